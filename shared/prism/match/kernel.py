@@ -1,0 +1,362 @@
+"""The compiled inner loop: fold characters, walk the automata, check what they find.
+
+Three views of one stream are walked at once:
+
+* ``PLAIN``: words separated by one space; whatever matches here matches as written.
+* ``GAPS``: separators are gaps inside one long word; digits may stand for letters; repeats collapse.
+* ``SIGNS``: as ``GAPS``, but punctuation that resembles a letter (``@ $ ! …``) is read as the letter.
+
+The two squeezed views share one automaton over *classes* (``1 l i`` are one class), so a hit there is
+only a candidate; ``_verify`` compares it with the phrase itself. Every step depends on the characters
+read so far and on nothing else, hence any chunking gives the same hits.
+
+State of one stream: ``head`` int64 ``[HEAD]`` and ``ring`` int64 ``[3, R, FIELDS]``, the last ``R``
+symbols of each view, ``R`` a power of two above the longest pattern.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from prism.match.automaton import DEPTH, FAIL, OUTPUT, OUTPUT_LINK, advance
+
+PLAIN, GAPS, SIGNS = 0, 1, 2
+VIEWS = 3
+# head: characters read, class of the last folded character, then four fields per view
+READ, PREVIOUS = 0, 1
+NODE, COUNT, GAP, LAST = 0, 1, 2, 3
+HEAD = 2 + 4 * VIEWS
+# ring: where the symbol starts and ends in the source, its character, its run length, gap before it,
+# whether a word may begin at it, whether each letter of its run stands alone
+START, END, CHAR, RUN, GAP_BEFORE, INITIAL, ALONE = range(7)
+FIELDS = 7
+GAP_NONE, GAP_PUNCT, GAP_SPACE = 0, 1, 2
+SPACING, LEET, REPEATS, BOUNDED = 1, 2, 4, 8
+# Joining or splitting words is taken for a disguise only when so many letters agree that ordinary
+# neighbours ("the rapist") do not; single letters and pairs set apart always are.
+LONG_ENOUGH, LONG_ENOUGH_PUNCT, SHORT_PIECE = 10, 6, 2
+
+_LETTER, _SPACE, _PUNCT, _DROP, _EXPAND = 0, 1, 2, 3, 4
+_SHIFT = 24
+_MASK = (1 << 24) - 1
+
+
+# Entries block (int32): four offsets, then of_pattern [p + 1], offset [e + 1], flags [e] and, per
+# symbol of each entry, three numbers: the letter, how many in a row, 1 where a new word begins.
+OF_PATTERN, OFFSET, FLAGS, SYMBOLS = range(4)
+# What may still be held at a node: a pattern continues, one without word boundaries does, one ends.
+OPEN, LOOSE, ENDS = 1, 2, 4
+
+
+def pack_entries(
+    of_pattern: list[int], offset: list[int], flags: list[int], symbols: list[tuple[int, int, int]]
+) -> NDArray[np.int32]:
+    """Lay out the phrases behind each squeezed pattern in one block."""
+    parts = [np.array(part, np.int32) for part in (of_pattern, offset, flags)]
+    parts.append(np.array(symbols, np.int32).reshape(-1))
+    starts = np.cumsum([4, *(len(part) for part in parts)])
+    return np.concatenate([starts[:4].astype(np.int32), *parts])
+
+
+SIGNS_AS_LETTERS = {"@": "a", "$": "s", "!": "i", "|": "i", "+": "t", "(": "c", "#": "h"}
+DIGITS_AS_LETTERS = {
+    "0": "o", "1": "i", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g",
+}  # fmt: skip
+
+
+def _sign_table() -> NDArray[np.int32]:
+    table = np.zeros(128, np.int32)
+    for sign, letter in SIGNS_AS_LETTERS.items():
+        table[ord(sign)] = ord(letter)
+    return table
+
+
+def _class_table() -> NDArray[np.int32]:
+    table = np.arange(128, dtype=np.int32)
+    for char, letter in {**DIGITS_AS_LETTERS, **SIGNS_AS_LETTERS, "l": "i"}.items():
+        table[ord(char)] = ord(letter)
+    return table
+
+
+SIGN_LETTER = _sign_table()
+LETTER_CLASS = _class_table()
+
+
+@njit(cache=True)
+def _verify(  # type: ignore[no-untyped-def]
+    entries, entry, ring, view, count, mask
+):
+    """Return the disguises (bits) by which the last symbols spell ``entry``, or -1.
+
+    0 means that no disguise is needed: then ``PLAIN`` has the match already.
+    """
+    begin = entries[entries[OFFSET] + entry]
+    length = entries[entries[OFFSET] + entry + 1] - begin
+    flags = entries[entries[FLAGS] + entry]
+    symbols = entries[SYMBOLS] + 3 * begin
+    first = count - length
+    if flags & BOUNDED and not ring[view, first & mask, INITIAL]:
+        return -1
+    via = 0
+    piece, longest = 0, 0
+    spaces, puncts, joined = 0, 0, 0
+    letters = 0
+    for i in range(length):
+        at = (first + i) & mask
+        char = ring[view, at, CHAR]
+        if char != entries[symbols + 3 * i]:
+            # Only a digit or a sign stands for another letter: "fail" is not "fall".
+            if not 48 <= char <= 57 and not (char < 128 and SIGN_LETTER[char] != 0):
+                return -1
+            via |= LEET
+        run = ring[view, at, RUN]
+        wanted = entries[symbols + 3 * i + 1]
+        if run < wanted:
+            return -1
+        if run > wanted:
+            via |= REPEATS
+        letters += wanted
+        if i > 0:
+            gap = ring[view, at, GAP_BEFORE]
+            if entries[symbols + 3 * i + 2]:
+                if gap == GAP_NONE:
+                    joined += 1
+            elif gap == GAP_SPACE:
+                spaces += 1
+            elif gap == GAP_PUNCT:
+                puncts += 1
+            if gap != GAP_NONE:
+                longest = max(longest, piece)
+                piece = 0
+        piece += wanted
+    longest = max(longest, piece)
+    if spaces or puncts or joined:
+        via |= SPACING
+        if longest > SHORT_PIECE:
+            if (spaces or joined) and letters < LONG_ENOUGH:
+                return -1
+            if letters < LONG_ENOUGH_PUNCT:
+                return -1
+    if via & ~flags & (SPACING | LEET | REPEATS):
+        return -1
+    return via
+
+
+@njit(cache=True)
+def _report(  # type: ignore[no-untyped-def]
+    squeezed, entries, head, ring, view, bounded, mask, out, found
+):
+    """Check every squeezed pattern that ends at the view's node; return the new number of hits."""
+    base = 2 + 4 * view
+    node = head[base + NODE]
+    if squeezed[squeezed[OUTPUT] + node] < 0:
+        node = squeezed[squeezed[OUTPUT_LINK] + node]
+    while node != 0:
+        pattern = entries[OF_PATTERN] + squeezed[squeezed[OUTPUT] + node]
+        for entry in range(entries[pattern], entries[pattern + 1]):
+            if (entries[entries[FLAGS] + entry] & BOUNDED != 0) != bounded:
+                continue
+            via = _verify(entries, entry, ring, view, head[base + COUNT], mask)
+            if via > 0 and found < len(out):
+                at = entries[OFFSET] + entry
+                length = entries[at + 1] - entries[at]
+                last = (head[base + COUNT] - 1) & mask
+                out[found, 0] = 1
+                out[found, 1] = entry
+                out[found, 2] = ring[view, (head[base + COUNT] - length) & mask, START]
+                out[found, 3] = ring[view, last, END]
+                out[found, 4] = via
+                found += 1
+        node = squeezed[squeezed[OUTPUT_LINK] + node]
+    return found
+
+
+@njit(cache=True)
+def _push(head, ring, view, mask, char, at, initial):  # type: ignore[no-untyped-def]
+    base = 2 + 4 * view
+    i = head[base + COUNT] & mask
+    gap = head[base + GAP]
+    ring[view, i, START] = at
+    ring[view, i, END] = at + 1
+    ring[view, i, CHAR] = char
+    ring[view, i, RUN] = 1
+    ring[view, i, GAP_BEFORE] = gap
+    ring[view, i, INITIAL] = initial
+    ring[view, i, ALONE] = head[base + COUNT] == 0 or gap != GAP_NONE
+    head[base + COUNT] += 1
+    head[base + GAP] = GAP_NONE
+    head[base + LAST] = char
+
+
+@njit(cache=True)
+def _plain(plain, head, ring, mask, char, at, out, found):  # type: ignore[no-untyped-def]
+    base = 2 + 4 * PLAIN
+    _push(head, ring, PLAIN, mask, char, at, 1)
+    node = advance(plain, np.int32(head[base + NODE]), char)
+    head[base + NODE] = node
+    if plain[plain[OUTPUT] + node] < 0:
+        node = plain[plain[OUTPUT_LINK] + node]
+    while node != 0:
+        if found < len(out):
+            count = head[base + COUNT]
+            first = count - plain[plain[DEPTH] + node]
+            if ring[PLAIN, first & mask, CHAR] == 32:
+                first += 1
+            last = count - 1
+            if char == 32:
+                last -= 1
+            out[found, 0] = 0
+            out[found, 1] = plain[plain[OUTPUT] + node]
+            out[found, 2] = ring[PLAIN, first & mask, START]
+            out[found, 3] = ring[PLAIN, last & mask, END]
+            out[found, 4] = 0
+            found += 1
+        node = plain[plain[OUTPUT_LINK] + node]
+    return found
+
+
+@njit(cache=True)
+def _letter(  # type: ignore[no-untyped-def]
+    squeezed, entries, head, ring, view, mask, char, at, initial, out, found
+):
+    base = 2 + 4 * view
+    last = (head[base + COUNT] - 1) & mask
+    # A repeat lengthens the symbol. Over a gap only letters standing alone do ("b o o k"): in
+    # "buzz z3phyr" the last z begins a word of its own.
+    if head[base + LAST] == char and (head[base + GAP] == GAP_NONE or ring[view, last, ALONE]):
+        ring[view, last, RUN] += 1
+        if head[base + GAP] == GAP_NONE:
+            ring[view, last, ALONE] = 0
+        ring[view, last, END] = at + 1
+        head[base + GAP] = GAP_NONE
+    else:
+        _push(head, ring, view, mask, char, at, initial)
+        symbol = np.int32(LETTER_CLASS[char] if char < 128 else char)
+        head[base + NODE] = advance(squeezed, np.int32(head[base + NODE]), symbol)
+    return _report(squeezed, entries, head, ring, view, False, mask, out, found)
+
+
+@njit(cache=True)
+def _fold_one(  # type: ignore[no-untyped-def]
+    plain, squeezed, entries, head, ring, mask, kind, char, at, out, found
+):
+    initial = head[PREVIOUS] != _LETTER
+    if kind == _LETTER:
+        found = _plain(plain, head, ring, mask, char, at, out, found)
+        for view in (GAPS, SIGNS):
+            found = _letter(
+                squeezed, entries, head, ring, view, mask, char, at, initial, out, found
+            )
+    else:
+        for view in (GAPS, SIGNS):
+            base = 2 + 4 * view
+            if head[base + GAP] == GAP_NONE:
+                found = _report(squeezed, entries, head, ring, view, True, mask, out, found)
+            if view == SIGNS and char < 128 and SIGN_LETTER[char] != 0:
+                found = _letter(
+                    squeezed, entries, head, ring, view, mask, char, at, True, out, found
+                )
+            else:
+                gap = GAP_SPACE if kind == _SPACE else GAP_PUNCT
+                head[base + GAP] = max(head[base + GAP], gap)
+        if head[2 + LAST] != 32:
+            found = _plain(plain, head, ring, mask, np.int32(32), at, out, found)
+    head[PREVIOUS] = kind
+    return found
+
+
+@njit(cache=True)
+def feed(  # type: ignore[no-untyped-def]
+    table, plain, squeezed, entries, head, ring, cps, begin, out
+):
+    """Read ``cps[begin:]`` until the end or until ``out`` may overflow.
+
+    ``out`` int64 ``[m, 5]`` gets rows (kind, pattern or entry, start, end, disguises).
+    Returns how far it read and how many rows it wrote.
+    """
+    mask = ring.shape[1] - 1
+    found = 0
+    i = begin
+    room = len(out) // 2
+    while i < len(cps) and found < room:
+        cp = cps[i]
+        at = head[READ]
+        value = table[table[1] + table[table[0] + (cp >> 8)] * 256 + (cp & 255)]
+        if value == -1:
+            found = _fold_one(
+                plain, squeezed, entries, head, ring, mask, _LETTER, cp, at, out, found
+            )
+        elif value == -2:
+            found = _fold_one(
+                plain, squeezed, entries, head, ring, mask, _PUNCT, cp, at, out, found
+            )
+        else:
+            kind = value >> _SHIFT
+            char = np.int32(value & _MASK)
+            if kind == _EXPAND:
+                expansion = table[2] + char
+                for k in range(table[expansion]):
+                    code = table[expansion + 1 + k]
+                    found = _fold_one(
+                        plain, squeezed, entries, head, ring, mask,
+                        code >> _SHIFT, np.int32(code & _MASK), at, out, found,
+                    )
+            elif kind != _DROP:
+                found = _fold_one(
+                    plain, squeezed, entries, head, ring, mask, kind, char, at, out, found
+                )
+        head[READ] += 1
+        i += 1
+    return i, found
+
+
+@njit(cache=True)
+def finish(plain, squeezed, entries, head, ring, out):  # type: ignore[no-untyped-def]
+    """Read the end of the text, which separates words; return the number of hits."""
+    mask = ring.shape[1] - 1
+    return _fold_one(
+        plain, squeezed, entries, head, ring, mask, _SPACE, np.int32(32), head[READ], out, 0
+    )
+
+
+@njit(cache=True)
+def open_from(plain, squeezed, plain_held, squeezed_held, head, ring):  # type: ignore[no-untyped-def]
+    """Return the first character of the source that an unfinished hit may still need.
+
+    ``plain_held`` and ``squeezed_held``, uint8 per node: OPEN, LOOSE and ENDS of held patterns.
+    """
+    mask = ring.shape[1] - 1
+    result = head[READ]
+    base = 2 + 4 * PLAIN
+    node = head[base + NODE]
+    while node != 0:
+        if plain_held[node] & OPEN:
+            first = head[base + COUNT] - plain[plain[DEPTH] + node]
+            if ring[PLAIN, first & mask, CHAR] == 32:
+                first += 1
+            if first < head[base + COUNT]:
+                result = min(result, ring[PLAIN, first & mask, START])
+                break
+        node = plain[plain[FAIL] + node]
+    for view in (GAPS, SIGNS):
+        base = 2 + 4 * view
+        node = head[base + NODE]
+        while node != 0:
+            bits = squeezed_held[node]
+            first = (head[base + COUNT] - squeezed[squeezed[DEPTH] + node]) & mask
+            waiting = bits & ENDS and head[base + GAP] == GAP_NONE
+            if (bits & LOOSE or ring[view, first, INITIAL]) and (bits & OPEN or waiting):
+                result = min(result, ring[view, first, START])
+                break
+            node = squeezed[squeezed[FAIL] + node]
+    return result
+
+
+@njit(cache=True)
+def begin(plain, head, ring):  # type: ignore[no-untyped-def]
+    """Set a zeroed state to the start of a text, which separates words."""
+    head[PREVIOUS] = _PUNCT
+    _push(head, ring, PLAIN, ring.shape[1] - 1, np.int32(32), 0, 1)
+    head[2 + NODE] = advance(plain, np.int32(0), np.int32(32))

@@ -1,0 +1,114 @@
+"""A policy's patterns for one stage, compiled once, and the scanner of one text."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+from prism.match.layers import Budget, Layer, Patterns
+from prism.match.phrases import Phrase, PhraseSet
+from prism.match.regexes import Regex, RegexSet
+from prism.policy.compiled import CompiledPolicy
+from prism.types import Action, Disguise, Match, Mode, Stage
+
+ENCODINGS = frozenset({Disguise.BASE64, Disguise.HEX, Disguise.ESCAPES})
+"""Disguises that are decoded into layers; the others are part of the phrase automaton."""
+_CACHE_SIZE = 256
+
+
+class Matcher:
+    """Immutable; shared by all requests under policies with the same digest."""
+
+    _cache: OrderedDict[tuple[str, Stage], Matcher] = OrderedDict()
+    _lock = Lock()
+
+    def __init__(self, policy: CompiledPolicy, stage: Stage) -> None:
+        phrases: list[Phrase] = []
+        regexes: list[Regex] = []
+        disguises: dict[str, frozenset[Disguise]] = {}
+        for rule in policy.rules_for(stage):
+            # Only what is enforced by changing the text is ever held back.
+            held = rule.mode is Mode.ENFORCE and rule.action >= Action.REDACT
+            disguises[rule.id] = rule.disguises & ENCODINGS
+            for text in rule.phrases:
+                phrases.append(Phrase(rule.id, text, rule.boundary, rule.disguises, held))
+            for item in rule.regexes:
+                regexes.append(
+                    Regex.compile(
+                        rule.id, item.pattern, ignore_case=item.ignore_case, held=held
+                    )
+                )
+        self.patterns = Patterns(
+            PhraseSet(phrases),
+            RegexSet.compile(tuple(regexes)),
+            disguises,
+            frozenset().union(*disguises.values()),
+        )
+
+    @classmethod
+    def compile(cls, policy: CompiledPolicy, stage: Stage) -> Matcher:
+        """Return the matcher of ``policy`` at ``stage``, from the cache where it is there."""
+        key = (policy.digest, stage)
+        with cls._lock:
+            if (known := cls._cache.get(key)) is not None:
+                cls._cache.move_to_end(key)
+                return known
+        matcher = cls(policy, stage)
+        with cls._lock:
+            cls._cache[key] = matcher
+            while len(cls._cache) > _CACHE_SIZE:
+                cls._cache.popitem(last=False)
+        return matcher
+
+    def scanner(self) -> Scanner:
+        """Return a scanner at the start of a text."""
+        return Scanner(self)
+
+    def scan(self, text: str) -> list[Match]:
+        """Return the matches in a whole text."""
+        scanner = self.scanner()
+        return sorted(scanner.feed(text) + scanner.finish(), key=lambda m: (m.start, m.end, m.rule))
+
+
+class Scanner:
+    """Reads one text in any chunks; the matches are those of the whole text."""
+
+    __slots__ = ("_read", "_root", "_seen")
+
+    def __init__(self, matcher: Matcher) -> None:
+        self._root = Layer(matcher.patterns, Budget())
+        self._read = 0
+        self._seen: set[tuple[str, int, int]] = set()
+
+    @property
+    def read(self) -> int:
+        """How many code points were read."""
+        return self._read
+
+    @property
+    def hold_from(self) -> int:
+        """Offset, in code points, from which an unfinished, enforced match may still begin."""
+        place = self._root.open_from()
+        return self._read if place is None else min(place, self._read)
+
+    def feed(self, text: str) -> list[Match]:
+        """Read more text; return the matches that became certain.
+
+        Raises ``TimeoutError`` (a regex backtracks too long) and ``DecodeBudgetError``.
+        """
+        self._read += len(text)
+        return self._fresh(self._root.feed(text))
+
+    def finish(self) -> list[Match]:
+        """Read the end of the text; return the matches that it makes certain."""
+        return self._fresh(self._root.finish())
+
+    def _fresh(self, matches: list[Match]) -> list[Match]:
+        # A layer repeats what its parent found in the text before the first escape.
+        result = []
+        for match in matches:
+            key = (match.rule, match.start, match.end)
+            if key not in self._seen:
+                self._seen.add(key)
+                result.append(match)
+        return result

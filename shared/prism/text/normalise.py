@@ -1,0 +1,87 @@
+"""What a character becomes before matching: context-free, so that chunks concatenate.
+
+NFKD, case folding, removal of diacritics and of invisible characters, then the look-alike letter of
+UTS #39 (confusables). Everything that is neither letter nor digit separates words. Because each
+character is treated alone, ``normalise(a + b)`` is the concatenation of both parts, which is what lets
+a stream be judged chunk by chunk with the whole text's verdict. The table is built by
+``scripts/build_unicode_tables.py``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+LETTER, SPACE, PUNCT, DROP, EXPAND = range(5)
+CLASS_SHIFT = 24
+BASE_MASK = (1 << CLASS_SHIFT) - 1
+_ITSELF_LETTER, _ITSELF_PUNCT = -1, -2
+
+
+class FoldTable(NamedTuple):
+    """Two-level table: ``values[pages[cp >> 8] * 256 + (cp & 255)]`` is class << 24 | character.
+
+    Class EXPAND points into ``expansions``: a count, then that many encoded values.
+    """
+
+    pages: NDArray[np.uint16]
+    values: NDArray[np.int32]
+    expansions: NDArray[np.int32]
+
+
+@cache
+def fold_table() -> FoldTable:
+    """Load the shipped table, once per process."""
+    with (files("prism.text") / "data" / "unicode.npz").open("rb") as handle:
+        arrays = np.load(handle, allow_pickle=False)
+        return FoldTable(arrays["pages"], arrays["values"], arrays["expansions"])
+
+
+@cache
+def fold_block() -> NDArray[np.int32]:
+    """Return the table as one int32 block for kernels: offsets of the three arrays, the arrays."""
+    parts = [array.astype(np.int32) for array in fold_table()]
+    starts = np.cumsum([3, *(len(part) for part in parts)])[:3]
+    return np.concatenate([starts.astype(np.int32), *parts])
+
+
+def fold_code_point(cp: int) -> tuple[tuple[int, int], ...]:
+    """Return ``((class, character), …)`` for one code point; empty where it is dropped."""
+    table = fold_table()
+    value = int(table.values[int(table.pages[cp >> 8]) * 256 + (cp & 255)])
+    if value == _ITSELF_LETTER:
+        return ((LETTER, cp),)
+    if value == _ITSELF_PUNCT:
+        return ((PUNCT, cp),)
+    kind, base = value >> CLASS_SHIFT, value & BASE_MASK
+    if kind == DROP:
+        return ()
+    if kind != EXPAND:
+        return ((kind, base),)
+    count = int(table.expansions[base])
+    codes = table.expansions[base + 1 : base + 1 + count].tolist()
+    return tuple((code >> CLASS_SHIFT, code & BASE_MASK) for code in codes)
+
+
+def normalise_phrase(text: str) -> str:
+    """Return the words of ``text`` as the matcher compares them, joined by single spaces.
+
+    Empty when nothing is left to compare (punctuation or invisible characters only).
+    """
+    out: list[str] = []
+    for char in text:
+        for kind, base in fold_code_point(ord(char)):
+            if kind == LETTER:
+                out.append(chr(base))
+            elif out and out[-1] != " ":
+                out.append(" ")
+    return "".join(out).strip()
+
+
+def code_points(text: str) -> NDArray[np.int32]:
+    """Return the code points of ``text`` as int32, shape ``[len(text)]``; lone surrogates kept."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.int32)
