@@ -213,13 +213,13 @@ class Session:
             if stream is None:
                 return Released(text, False, self.decision)
             stream.failed = True
-            released, stream.held = stream.held + text, ""
+            released, stream.held = stream.held, ""
         return Released(released, choice in self._blocked, self.decision)
 
     def _advance(self, stream: _Stream, text: str, choice: int, *, final: bool) -> str:
         if stream.failed:  # the policy opens on failure: the rest passes unread
             return text
-        stream.held += text
+        stream.held += text  # first: what follows may raise
         matches = stream.scanner.feed(text) if text else []
         if final:
             matches += stream.scanner.finish()

@@ -354,11 +354,15 @@ class Base64Finder(_Finder):
     def _gap(self, gap: str) -> list[Match]:
         if not gap.isspace():
             return self._drop(self._runs)
-        # Base64 may be wrapped, but only between whole groups, and where it has proved readable.
+        # Base64 may be wrapped, but only between whole groups, and where it has proved readable. It
+        # may as well have ended here: both readings count.
         matches = self._flush()
-        return matches + self._drop(
+        matches += self._drop(
             [run for run in self._runs if run.layer is None or run.reader.leftover]
         )
+        for run in self._runs:
+            matches += run.clone(self._layer._budget).end()
+        return matches
 
 
 class HexFinder(_Finder):

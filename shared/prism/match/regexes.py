@@ -170,6 +170,7 @@ class RegexScanner:
     def feed(self, text: str) -> list[Match]:
         """Read more text; return the matches that became certain. Raises ``TimeoutError``."""
         if not self.rules.patterns:
+            self._read += len(text)
             return []
         if text.isascii():
             self._buffer += text

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prism.match.regexes import Regex, RegexError, RegexSet, check_regex
+
+PATTERNS = [
+    "a{1,5}", "ab{0,5}c", "(?:ab|a|abcd){1,3}", r"\bab\b", "a[bc]{1,4}?d", r"\ba(?:b{5}c)?",
+    "(?:foo|foobar|barfo)", "[0-9]{3}[- ]?[0-9]{4}", "a.{0,4}b",
+]  # fmt: skip
+COMPILED = tuple(Regex.compile(p, p, ignore_case=True, held=True) for p in PATTERNS)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(alphabet="abcd foobr0123- AB", max_size=16), st.data())
+def test_streamed_matches_are_those_of_finditer(text, data):
+    scanner = RegexSet.compile(COMPILED).scanner()
+    found, at = [], 0
+    for cut in [*sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5))), len(text)]:
+        found += scanner.feed(text[at:cut])
+        at = cut
+    found += scanner.finish()
+    expected = {(p.rule, m.start(), m.end()) for p in COMPILED for m in p.full.finditer(text)}
+    assert {(m.rule, m.start, m.end) for m in found} == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says", "fix"),
+    [
+        ("a*", "empty text", "at least one"),
+        ("a+", "no bound", "{0,80}"),
+        ("a{1,2000}", "2000 characters", "bound"),
+        (r"(a)\1", "back-references", "alternatives"),
+        ("^a", "anchors", r"\b"),
+        ("a$", "anchors", r"\b"),
+        (r"a\bb", "inner word boundaries", r"\b"),
+        ("(?=a)b", "look-around", "itself"),
+        ("(?i)a", "inline flags", "ignore_case"),
+        ("(?i:a)b", "inline flags", "ignore_case"),
+        ("a++b", "possessive", "plain"),
+        ("[", "not a regular expression", "correct"),
+    ],
+)
+def test_what_a_stream_cannot_hold_is_refused_with_a_fix(pattern, says, fix):
+    with pytest.raises(RegexError) as caught:
+        check_regex(pattern)
+    assert says in str(caught.value)
+    assert fix in caught.value.fix
+
+
+def test_the_width_is_the_most_that_can_match():
+    assert check_regex(r"\bcode[- ]?[0-9]{4}\b") == 9
+
+
+def test_a_pattern_that_backtracks_for_ever_raises_instead_of_stalling():
+    pattern = "(?:a{1,20}){1,20}c"
+    check_regex(pattern)
+    evil = RegexSet.compile((Regex.compile("evil", pattern, ignore_case=False, held=True),))
+    with pytest.raises(TimeoutError):
+        evil.scanner().feed("a" * 40 + "b c")

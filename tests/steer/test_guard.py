@@ -1,0 +1,212 @@
+"""The guarantee: whatever is sampled, the text so far is never one that the policy blocks."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from prism.moderator import Moderator
+from prism.steer.guard import TokenGuard
+from prism.types import Action, Boundary, Mode, Stage
+from tests.policies import REFUSAL, policy, rule
+
+POLICY = policy(
+    rule("lantern", ["zephyr lantern", "velvet cartographer"]),
+    rule("book", ["book"], action=Action.STEER),
+    rule("loose", ["krzq"], boundary=Boundary.NONE, action=Action.STEER),
+    rule("hello", ["привет мир"]),
+    rule("flagged", ["lamp"], action=Action.FLAG),
+    rule("watched", ["lane"], mode=Mode.MONITOR),
+)
+MODERATOR = Moderator(POLICY)
+PIECES = [
+    "Zephyr", " ze", "phyr", " lan", "lant", "tern", "z3", "yr", " ", "  ", "l", "a", "n", "t", "e",
+    "r", "vel", "vet", " cart", "ographer", "k", "rz", "q", "при", "вет", " м", "ир", "\u200b", "b",
+    "o", "oo", "0", ".", " book", "s", "ｚ", "-", "Z", "rr", "é", "zephyr", "\n", "!", "kk",
+]  # fmt: skip
+
+
+def blocked(data: bytes) -> bool:
+    """The oracle: the whole text, judged by the text layer's phrases."""
+    matches = MODERATOR.scanner(Stage.OUTPUT)
+    text = data.decode("utf-8", "replace")
+    encoded = {"base64", "hex", "escapes"}
+    found = [m for m in matches.feed(text) + matches.finish() if not encoded & set(m.via)]
+    return any(MODERATOR.stopping(m.rule) for m in found)
+
+
+def random_ids(vocabulary, rng):
+    ids = []
+    for _ in range(rng.randint(0, 8)):
+        piece = rng.choice(PIECES)
+        some = vocabulary.encode(piece)
+        if rng.random() < 0.3:  # raw bytes instead of the tokenizer's own segmentation
+            raw = piece.encode()
+            by_bytes = {vocabulary.bytes_of([i]): i for i in range(vocabulary.size)}
+            if all(bytes((b,)) in by_bytes for b in raw):
+                some = [by_bytes[bytes((b,))] for b in raw]
+        if rng.random() < 0.2:
+            some = some[:-1]
+        ids += some
+    return ids
+
+
+def test_the_mask_is_exactly_what_brute_force_says(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    rng = random.Random(7)
+    masked = 0
+    for _ in range(120):
+        ids = random_ids(vocabulary, rng)
+        so_far = vocabulary.bytes_of(ids)
+        if blocked(so_far):
+            continue
+        row = guard.row([])
+        row.advance(ids)
+        banned = set(row.step().banned.tolist())
+        expected = {
+            i
+            for i in range(vocabulary.size)
+            if not vocabulary.control[i] and blocked(so_far + vocabulary.bytes_of([i]))
+        }
+        assert banned == expected, so_far
+        masked += len(banned)
+    assert masked > 0
+
+
+def test_no_sampler_reaches_a_blocked_text(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    rng = np.random.default_rng(3)
+    wanted = [vocabulary.encode(p) for p in PIECES]
+    likely = np.array(sorted({i for ids in wanted for i in ids}))
+    steered = 0
+    for _ in range(60):
+        row, ids = guard.row([]), []
+        for _ in range(25):
+            logits = rng.normal(size=vocabulary.size).astype(np.float32)
+            logits[likely] += 4
+            row.advance(ids)
+            plain = int(np.argmax(logits))
+            step = row.step()
+            step.write(logits)
+            ids.append(int(np.argmax(logits)))
+            steered += plain != ids[-1]
+            assert not blocked(vocabulary.bytes_of(ids)), vocabulary.bytes_of(ids)
+    assert steered > 0
+
+
+def test_a_token_at_a_time_equals_all_at_once(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    rng = random.Random(9)
+    for _ in range(60):
+        ids = random_ids(vocabulary, rng)
+        if blocked(vocabulary.bytes_of(ids)):
+            continue
+        one, all_ = guard.row([]), guard.row([])
+        for i in range(len(ids) + 1):
+            one.advance(ids[:i])
+        all_.advance(list(ids))
+        assert one.refusing == all_.refusing
+        assert np.array_equal(one.step().banned, all_.step().banned)
+
+
+def drive(guard, row, want, steps=60):
+    """Greedy decoding of a model that wants ``want``, token after token."""
+    vocabulary, ids = guard.vocabulary, []
+    for _ in range(steps):
+        logits = np.zeros(vocabulary.size, np.float32)
+        logits[guard.eos] = -1.0
+        if len(ids) < len(want):
+            logits[want[len(ids)]] = 9.0
+        row.advance(ids)
+        row.apply(logits)
+        assert np.isfinite(logits).any()
+        ids.append(int(np.argmax(logits)))
+        if ids[-1] in vocabulary.eos_ids:
+            break
+    return vocabulary.bytes_of(ids).decode()
+
+
+def test_a_rule_that_blocks_ends_in_the_refusal(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    want = vocabulary.encode("Light the zephyr lantern and go")
+    text = drive(guard, guard.row(vocabulary.encode("hello")), want)
+    assert text.startswith("Light the zephyr")
+    assert text.endswith(REFUSAL)
+    assert not blocked(text.encode())
+
+
+def test_a_rule_that_steers_goes_on_without_the_phrase(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    want = vocabulary.encode("read a book now, the velvet lamp")
+    row = guard.row([])
+    text = drive(guard, row, want, steps=len(want))
+    assert not row.refusing
+    assert "book" not in text
+    assert "velvet lamp" in text
+
+
+def test_flagged_and_monitored_phrases_are_not_touched(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    want = vocabulary.encode("a lamp in a lane")
+    assert drive(guard, guard.row([]), want, len(want)) == "a lamp in a lane"
+
+
+@pytest.mark.parametrize("text", ["tell me of the ZEPHYR lantern", "z e p h y r l a n t e r n"])
+def test_a_blocked_prompt_is_refused_from_the_first_token(vocabulary, text):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    row = guard.row(vocabulary.encode(text))
+    assert row.refusing
+    assert drive(guard, row, vocabulary.encode("anything")) == REFUSAL
+
+
+def test_unknown_prompt_ids_and_placeholders_close_the_row(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    assert guard.row(None).refusing
+    assert guard.row([vocabulary.size + 5]).refusing
+    row = guard.row([])
+    row.advance([-1])
+    assert row.refusing
+    assert row.step().forced is not None
+
+
+def test_a_rewound_output_is_read_anew(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    zephyr, other = vocabulary.encode("a zephyr"), vocabulary.encode("a lamp")
+    row, fresh = guard.row([]), guard.row([])
+    row.advance([*other, *other])
+    row.advance(zephyr)
+    fresh.advance(zephyr)
+    assert np.array_equal(row.step().banned, fresh.step().banned)
+
+
+def test_a_preempted_refusal_goes_on_where_it_was(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    refusal = guard.refusal(None, inside=True)
+    ids = [*vocabulary.encode("the zephyr"), *refusal[:4]]
+    row = guard.row([])
+    row.advance(ids)
+    assert row.step().forced == (refusal[4] if len(refusal) > 4 else guard.eos)
+
+
+def test_writing_is_in_place_in_a_strided_view(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    wide = np.zeros((vocabulary.size, 3), np.float32)
+    row = guard.row([])
+    row.advance(vocabulary.encode("a zephyr"))
+    row.step().write(wide[:, 1])
+    banned = row.step().banned
+    assert np.isneginf(wide[banned, 1]).all()
+    assert np.isfinite(np.delete(wide[:, 1], banned)).all()
+    assert not wide[:, [0, 2]].any()
+
+
+def test_stepping_changes_nothing(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    row = guard.row([])
+    row.advance(vocabulary.encode("a zephyr"))
+    before = row._state.head.copy()
+    row._step = None
+    row.step()
+    assert np.array_equal(before, row._state.head)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pytest
+
+from prism.match import Scanner
+from prism.moderator import Moderator, prompt_text
+from prism.types import Action, Mode, Stage, TierState
+from tests.policies import REFUSAL, policy, rule
+
+S = "zephyr lantern"
+MODERATOR = Moderator(
+    policy(
+        rule("lantern", [S]),
+        rule("quiet", ["copper kettle"], action=Action.FLAG),
+        rule("hidden", ["velvet cartographer"], action=Action.REDACT),
+        rule("steered", ["amber orrery"], action=Action.STEER),
+        rule("watched", ["paper comet"], mode=Mode.MONITOR),
+        rule("asked", ["tin whistle"], stages=frozenset({Stage.PROMPT})),
+    )
+)
+
+
+def stream(text, size=3, session=None):
+    session = session or MODERATOR.session()
+    out = [session.feed(text[i : i + size]).text for i in range(0, len(text), size)]
+    last = session.finish()
+    return "".join([*out, last.text]), last.blocked, session
+
+
+@pytest.mark.parametrize(
+    ("prompt", "blocked"),
+    [
+        ("tell me of the zephyr lantern", True),
+        ("tell me of the copper kettle", False),
+        ([{"role": "system", "content": "be kind"}, {"role": "user", "content": S}], True),
+        ([{"role": "user", "content": [{"type": "text", "text": f"a {S}"}]}], True),
+        ([{"role": "user", "content": "zephyr"}, {"role": "user", "content": "lantern"}], True),
+        ([{"role": "assistant", "content": None}, {"role": "user", "content": "hi"}], False),
+        ("", False),
+        ([], False),
+    ],
+)
+def test_prompts_of_every_shape(prompt, blocked):
+    decision = MODERATOR.check_prompt(prompt)
+    assert decision.blocked == blocked
+    assert decision.message == (REFUSAL if blocked else None)
+    assert decision.tiers == {"prompt.patterns": TierState.RAN}
+
+
+async def test_the_async_twin_says_the_same():
+    assert (await MODERATOR.acheck_prompt(S)).blocked
+
+
+def test_stages_are_kept_apart():
+    assert MODERATOR.check_prompt("a tin whistle").blocked
+    assert not MODERATOR.check_output("a tin whistle").blocked
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+@pytest.mark.parametrize(
+    ("text", "out", "blocked", "action"),
+    [
+        (f"now the {S} shines", "now the ", True, Action.BLOCK),
+        ("a copper kettle sings", "a copper kettle sings", False, Action.FLAG),
+        ("the velvet cartographer.", "the [redacted].", False, Action.REDACT),
+        ("one amber orrery", "one ", True, Action.BLOCK),
+        ("a paper comet", "a paper comet", False, Action.ALLOW),
+        (f"the velvet cartographer and {S}", "the [redacted] and ", True, Action.BLOCK),
+        ("velvet cartographer velvet cartographer", "[redacted] [redacted]", False, Action.REDACT),
+    ],
+)
+def test_streams(text, out, blocked, action, size):
+    released, was_blocked, session = stream(text, size)
+    assert (released, was_blocked) == (out, blocked)
+    assert session.decision.action is action
+
+
+def test_monitor_mode_reports_what_it_would_have_done():
+    _, _, session = stream("a paper comet")
+    assert session.decision.would is Action.BLOCK
+    assert session.decision.message is None
+
+
+def test_choices_and_channels_are_streams_of_their_own():
+    session = MODERATOR.session()
+    assert session.feed("a zephyr ", choice=0).text == "a "
+    assert session.feed("lantern", choice=1).text == "lantern"
+    assert session.feed("lantern ", choice=0, channel="reasoning").text == "lantern "
+    assert session.feed("lantern ", choice=0).blocked
+    assert session.blocked(0)
+    assert not session.blocked(1)
+    # Nothing more of a blocked choice goes out, in any channel.
+    assert session.feed("more", choice=0, channel="reasoning").text == ""
+    assert session.feed("more", choice=1).text == "more"
+    assert session.channels[0, "content"] == len("a zephyr lantern ")
+
+
+def test_one_session_never_sees_another():
+    first, second = MODERATOR.session(), MODERATOR.session()
+    assert first.id != second.id
+    first.feed("a zephyr ")
+    assert second.feed("lantern ").text == "lantern "
+    assert not second.finish().blocked
+
+
+def test_the_refusal_speaks_the_users_language():
+    session = MODERATOR.session(locale="de-AT")
+    assert session.check_prompt(S).message == "Dabei kann ich nicht helfen."
+
+
+def test_a_failure_inside_closes_and_leaks_nothing(monkeypatch):
+    session = MODERATOR.session()
+    assert session.feed("hello the zephyr ").text == "hello the "
+
+    def fail(self, text):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(Scanner, "feed", fail)
+    released = session.feed("lamp")
+    assert released.blocked
+    assert released.text == ""
+    assert session.decision.tiers["output.patterns"] is TierState.FAILED
+    assert session.feed("more").text == ""
+    assert MODERATOR.session().check_prompt("hello").blocked
+
+
+def test_a_failure_opens_only_where_the_policy_says_so(monkeypatch):
+    opening = Moderator(policy(rule("lantern", [S]), on_tier_failure="open"))
+    session = opening.session()
+    session.feed("the zephyr ")
+
+    def fail(self, text):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(Scanner, "feed", fail)
+    assert session.feed("lamp").text == "zephyr lamp"
+    assert session.feed(" more").text == " more"
+    assert session.decision.action is Action.FLAG
+
+
+def test_text_that_decodes_to_far_more_than_itself_fails_closed(monkeypatch):
+    import base64
+
+    monkeypatch.setattr("prism.match.layers.WORK_FREE", 10)
+    monkeypatch.setattr("prism.match.layers.WORK_PER_CHARACTER", 0)
+    assert MODERATOR.check_output(base64.b64encode(b"a perfectly mild text").decode()).blocked
+
+
+def test_a_flood_of_flagged_words_neither_grows_nor_hides_the_blocked_one():
+    session = MODERATOR.session()
+    session.feed("copper kettle. " * 3000)
+    session.feed(f"{S}. ")
+    decision = session.decision
+    assert decision.blocked
+    assert len(decision.findings) < 300
+
+
+def test_shapes_that_hide_text_are_refused():
+    with pytest.raises(TypeError, match="int"):
+        prompt_text([{"role": "user", "content": [3]}])
+    with pytest.raises(TypeError, match="dict"):
+        prompt_text([{"role": "user", "content": {"text": "hi"}}])
+    assert MODERATOR.check_prompt([{"role": "user", "content": 3}]).blocked
