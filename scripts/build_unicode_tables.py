@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Build ``shared/prism/text/data/unicode.npz``: what each code point becomes before matching.
 
-Per code point, context-free: NFKD, case folding, removal of marks and invisible characters, then the
-look-alike ("skeleton") letter. Sources: Python's ``unicodedata`` (Unicode 14 in Python 3.11) and the
-UTS #39 confusables as carried by the PyPI package ``confusable-homoglyphs`` 3.3.1 (MIT; the data is
-under the Unicode License V3). Run it only to change the tables; the result is shipped.
+Per code point, context-free: NFKD, case folding, removal of marks and invisible characters, then
+the look-alike ("skeleton") letter. Sources: Python's ``unicodedata`` (Unicode 14 in Python 3.11)
+and the UTS #39 confusables as carried by the PyPI package ``confusable-homoglyphs`` 3.3.1 (MIT; the
+data is under the Unicode License V3). Run it only to change the tables; the result is shipped.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LETTER, SPACE, PUNCT, DROP, EXPAND = range(5)
 CLASS_SHIFT = 24
 OUT = Path(__file__).resolve().parent.parent / "shared/prism/text/data/unicode.npz"
 
-# Diacritics that any script's letters can carry. Other Mn characters (Thai or Devanagari vowels, kana
-# voicing) tell words apart, so they stay.
+# Diacritics that any script's letters can carry. Other Mn characters (Thai or Devanagari vowels,
+# kana voicing) tell words apart, so they stay.
 MARKS = [(0x300, 0x36F), (0x483, 0x489), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF)]
 MARKS += [(0xFE00, 0xFE0F), (0xFE20, 0xFE2F), (0xE0100, 0xE01EF), (0x591, 0x5C7), (0x64B, 0x65F)]
 # Default_Ignorable_Code_Point (DerivedCoreProperties.txt) that is not category Cf already.
@@ -36,7 +36,9 @@ for first in (0x1F150, 0x1F170, 0x1F1E6):
     EXTRA.update({chr(first + i): chr(ord("a") + i) for i in range(26)})
 EXTRA.update(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz", strict=True))
 # Where several ASCII look-alikes exist, the one a reader reads.
-EXTRA.update({"ı": "i", "ɩ": "i", "ι": "i", "і": "i", "ӏ": "l", "ɑ": "a", "ø": "o", "ł": "l", "đ": "d"})
+EXTRA.update(
+    {"ı": "i", "ɩ": "i", "ι": "i", "і": "i", "ӏ": "l", "ɑ": "a", "ø": "o", "ł": "l", "đ": "d"}
+)
 EXTRA.update({"ħ": "h", "ŧ": "t", "ƶ": "z", "ɢ": "g", "\u2800": " "})
 
 
@@ -69,8 +71,9 @@ def fold(char: str, confusables: dict[str, str]) -> str:
     """Return what ``char`` becomes, before classes are assigned."""
     out = []
     for decomposed in unicodedata.normalize("NFKD", char):
-        # A capital is read as what the capital looks like (Greek Ζ is a z, ζ is not), except that the
-        # I/l pair follows the small letter. Patterns of cased scripts are compiled in both cases.
+        # A capital is read as what the capital looks like (Greek Ζ is a z, ζ is not), except that
+        # the I/l pair follows the small letter. Patterns of cased scripts are compiled in both
+        # cases.
         capital = "" if decomposed.isascii() else confusables.get(decomposed, "")
         if decomposed.casefold() != decomposed and capital and capital not in "il":
             out.append(capital)
@@ -100,7 +103,8 @@ def classify(char: str) -> int:
 
 
 def build() -> dict[str, np.ndarray]:
-    """Return the arrays: ``pages`` (uint16, one per 256 code points), ``values``, ``expansions``."""
+    """Return the arrays: ``pages`` (uint16, one per 256 code points), ``values``,
+    ``expansions``."""
     confusables = load_confusables()
     flat = np.zeros(0x110000, np.int32)
     expansions: list[int] = []
@@ -125,8 +129,8 @@ def build() -> dict[str, np.ndarray]:
                 seen[key] = len(expansions)
                 expansions.extend([len(codes), *codes])
             flat[cp] = EXPAND << CLASS_SHIFT | seen[key]
-    # Runs of identical pages (unassigned planes) differ only in their code points: identity pages are
-    # stored as zeros and resolved by the reader as "PUNCT, itself" or "LETTER, itself".
+    # Runs of identical pages (unassigned planes) differ only in their code points: identity pages
+    # are stored as zeros and resolved by the reader as "PUNCT, itself" or "LETTER, itself".
     identity_punct = (PUNCT << CLASS_SHIFT) | np.arange(0x110000, dtype=np.int32)
     identity_letter = np.arange(0x110000, dtype=np.int32)
     flat = np.where(flat == identity_letter, -1, flat)

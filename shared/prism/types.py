@@ -1,6 +1,7 @@
 """The nouns every room of the house shares. No logic lives here.
 
-Offsets are counted in Unicode code points of the text that was handed in, half-open ``[start, end)``.
+Offsets are counted in Unicode code points of the text that was handed in, half-open ``[start,
+end)``.
 """
 
 from __future__ import annotations

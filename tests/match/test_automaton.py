@@ -25,9 +25,7 @@ def test_every_occurrence_is_found_at_its_end(words, text):
             at = views.output_link[at]
         open_text = text[i + 1 - views.depth[node] : i + 1]
         assert not open_text or any(p.startswith(open_text) for p in patterns)
-    assert found == {
-        (i, p) for p in patterns for i in range(len(text)) if text.startswith(p, i)
-    }
+    assert found == {(i, p) for p in patterns for i in range(len(text)) if text.startswith(p, i)}
 
 
 @given(WORDS, st.data())

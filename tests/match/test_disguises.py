@@ -7,10 +7,10 @@ import codecs
 import urllib.parse
 
 import pytest
+from tests.policies import policy, rule
 
 from prism.match import Matcher
 from prism.types import Action, Boundary, Disguise, Stage
-from tests.policies import policy, rule
 
 S = "zephyr lantern"
 

@@ -1,4 +1,5 @@
-"""Small tokenizers of both kinds, built here: byte-level BPE and SentencePiece with byte fallback."""
+"""Small tokenizers of both kinds, built here: byte-level BPE and SentencePiece with byte
+fallback."""
 
 from __future__ import annotations
 

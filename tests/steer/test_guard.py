@@ -6,11 +6,11 @@ import random
 
 import numpy as np
 import pytest
+from tests.policies import REFUSAL, policy, rule
 
 from prism.moderator import Moderator
 from prism.steer.guard import TokenGuard
 from prism.types import Action, Boundary, Mode, Stage
-from tests.policies import REFUSAL, policy, rule
 
 POLICY = policy(
     rule("lantern", ["zephyr lantern", "velvet cartographer"]),

@@ -58,7 +58,20 @@ def test_places_are_ordered_and_inside(text):
 
 def test_ordinary_words_are_dead_base64_at_once():
     dead = 0
-    words = "hello there quick brown fox jumps over lazy dogs while people watch".split()
+    words = [
+        "hello",
+        "there",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "lazy",
+        "dogs",
+        "while",
+        "people",
+        "watch",
+    ]
     for word in words:
         reader, out = BytesReader(6), Decoded()
         for i, char in enumerate(word):

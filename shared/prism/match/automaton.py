@@ -1,14 +1,19 @@
+# Numba infers the types of compiled functions from what they are called with.
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# ruff: noqa: ANN001, ANN201, ANN202
 """The phrase automaton: Aho-Corasick (CACM 18(6), 1975) in flat arrays, built and walked by Numba.
 
-A pattern is a string of symbols; a symbol is a normalised character, a space standing for any run of
-separators. Edges are kept as sorted runs per node (CSR), so that memory grows with the patterns alone
-and 100,000 of them build in about a second. ``depth`` says how much of a stream a node still holds
-open. All arrays lie in one int32 block, which makes a call cheap and lets processes share a file.
+A pattern is a string of symbols; a symbol is a normalised character, a space standing for any run
+of separators. Edges are kept as sorted runs per node (CSR), so that memory grows with the patterns
+alone and 100,000 of them build in about a second. ``depth`` says how much of a stream a node still
+holds open. All arrays lie in one int32 block, which makes a call cheap and lets processes share a
+file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +34,8 @@ class Views(NamedTuple):
 
 
 Block = NDArray[np.int32]
-"""Node count, seven offsets in the order of ``Views``, padding, the root's ASCII children, arrays."""
+"""Node count, seven offsets in the order of ``Views``, padding, the root's ASCII children,
+arrays."""
 
 NODES, EDGE_START, EDGE_SYMBOL, EDGE_TARGET, FAIL, DEPTH, OUTPUT, OUTPUT_LINK = range(8)
 ROOT_ASCII = 16
@@ -53,13 +59,11 @@ def pack(views: Views) -> Block:
 def unpack(block: Block) -> Views:
     """Return the arrays of ``block`` as views, without copying."""
     bounds = [*block[EDGE_START : OUTPUT_LINK + 1].tolist(), len(block)]
-    return Views(*(block[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)))
+    return Views(*(block[a:b] for a, b in pairwise(bounds)))
 
 
 @njit(cache=True)
-def _build_trie(  # type: ignore[no-untyped-def]
-    symbols, offsets, parent, symbol, depth, output
-):
+def _build_trie(symbols, offsets, parent, symbol, depth, output):
     """Insert lexicographically sorted, distinct patterns; return the node count."""
     nodes = 1
     longest = 0
@@ -88,7 +92,7 @@ def _build_trie(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def advance(block, node, symbol):  # type: ignore[no-untyped-def]
+def advance(block, node, symbol):
     """Return the node after reading ``symbol``: the longest suffix that is a pattern's prefix."""
     starts = block[EDGE_START]
     symbols = block[EDGE_SYMBOL]
@@ -111,7 +115,7 @@ def advance(block, node, symbol):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _link(block, order, parent, symbol):  # type: ignore[no-untyped-def]
+def _link(block, order, parent, symbol):
     fail, output, link = block[FAIL], block[OUTPUT], block[OUTPUT_LINK]
     for node in order:
         if node == 0:
@@ -147,7 +151,8 @@ def build(patterns: Sequence[str]) -> Block:
 
 
 def subtree_any(block: Block, marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return, per node, whether a *proper* descendant ends a marked pattern. ``marked``: ``[p]``."""
+    """Return, per node, whether a *proper* descendant ends a marked pattern. ``marked``:
+    ``[p]``."""
     views = unpack(block)
     result = np.zeros(len(views.fail), np.bool_)
     own = np.zeros(len(views.fail), np.bool_)
@@ -161,7 +166,7 @@ def subtree_any(block: Block, marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 @njit(cache=True)
-def _propagate(order, sources, targets, own, result):  # type: ignore[no-untyped-def]
+def _propagate(order, sources, targets, own, result):
     for edge in order:
         if own[targets[edge]] or result[targets[edge]]:
             result[sources[edge]] = True

@@ -1,14 +1,19 @@
+# Numba infers the types of compiled functions from what they are called with.
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# ruff: noqa: ANN001, ANN201, ANN202
 """The compiled inner loop: fold characters, walk the automata, check what they find.
 
 Three views of one stream are walked at once:
 
 * ``PLAIN``: words separated by one space; whatever matches here matches as written.
-* ``GAPS``: separators are gaps inside one long word; digits may stand for letters; repeats collapse.
-* ``SIGNS``: as ``GAPS``, but punctuation that resembles a letter (``@ $ ! …``) is read as the letter.
+* ``GAPS``: separators are gaps inside one long word; digits may stand for letters; repeats
+collapse.
+* ``SIGNS``: as ``GAPS``, but punctuation that resembles a letter (``@ $ ! …``) is read as the
+letter.
 
-The two squeezed views share one automaton over *classes* (``1 l i`` are one class), so a hit there is
-only a candidate; ``_verify`` compares it with the phrase itself. Every step depends on the characters
-read so far and on nothing else, hence any chunking gives the same hits.
+The two squeezed views share one automaton over *classes* (``1 l i`` are one class), so a hit there
+is only a candidate; ``_verify`` compares it with the phrase itself. Every step depends on the
+characters read so far and on nothing else, hence any chunking gives the same hits.
 
 State of one stream: ``head`` int64 ``[HEAD]`` and ``ring`` int64 ``[3, R, FIELDS]``, the last ``R``
 symbols of each view, ``R`` a power of two above the longest pattern.
@@ -28,8 +33,8 @@ VIEWS = 3
 READ, PREVIOUS = 0, 1
 NODE, COUNT, GAP, LAST = 0, 1, 2, 3
 HEAD = 2 + 4 * VIEWS
-# ring: where the symbol starts and ends in the source, its character, its run length, gap before it,
-# whether a word may begin at it, whether each letter of its run stands alone
+# ring: where the symbol starts and ends in the source, its character, its run length, gap before
+# it, whether a word may begin at it, whether each letter of its run stands alone
 START, END, CHAR, RUN, GAP_BEFORE, INITIAL, ALONE = range(7)
 FIELDS = 7
 GAP_NONE, GAP_PUNCT, GAP_SPACE = 0, 1, 2
@@ -62,7 +67,8 @@ def pack_entries(
 
 SIGNS_AS_LETTERS = {"@": "a", "$": "s", "!": "i", "|": "i", "+": "t", "(": "c", "#": "h"}
 DIGITS_AS_LETTERS = {
-    "0": "o", "1": "i", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g",
+    "0": "o", "1": "i", "2": "z", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9":
+    "g",
 }  # fmt: skip
 
 
@@ -85,9 +91,7 @@ LETTER_CLASS = _class_table()
 
 
 @njit(cache=True)
-def _verify(  # type: ignore[no-untyped-def]
-    entries, entry, ring, view, count, mask
-):
+def _verify(entries, entry, ring, view, count, mask):
     """Return the disguises (bits) by which the last symbols spell ``entry``, or -1.
 
     0 means that no disguise is needed: then ``PLAIN`` has the match already.
@@ -145,9 +149,7 @@ def _verify(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _report(  # type: ignore[no-untyped-def]
-    squeezed, entries, head, ring, view, bounded, mask, out, found
-):
+def _report(squeezed, entries, head, ring, view, bounded, mask, out, found):
     """Check every squeezed pattern that ends at the view's node; return the new number of hits."""
     base = 2 + 4 * view
     node = head[base + NODE]
@@ -174,7 +176,7 @@ def _report(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _push(head, ring, view, mask, char, at, initial):  # type: ignore[no-untyped-def]
+def _push(head, ring, view, mask, char, at, initial):
     base = 2 + 4 * view
     i = head[base + COUNT] & mask
     gap = head[base + GAP]
@@ -191,7 +193,7 @@ def _push(head, ring, view, mask, char, at, initial):  # type: ignore[no-untyped
 
 
 @njit(cache=True)
-def _plain(plain, head, ring, mask, char, at, out, found):  # type: ignore[no-untyped-def]
+def _plain(plain, head, ring, mask, char, at, out, found):
     base = 2 + 4 * PLAIN
     _push(head, ring, PLAIN, mask, char, at, 1)
     node = advance(plain, np.int32(head[base + NODE]), char)
@@ -218,9 +220,7 @@ def _plain(plain, head, ring, mask, char, at, out, found):  # type: ignore[no-un
 
 
 @njit(cache=True)
-def _letter(  # type: ignore[no-untyped-def]
-    squeezed, entries, head, ring, view, mask, char, at, initial, out, found
-):
+def _letter(squeezed, entries, head, ring, view, mask, char, at, initial, out, found):
     base = 2 + 4 * view
     last = (head[base + COUNT] - 1) & mask
     # A repeat lengthens the symbol. Over a gap only letters standing alone do ("b o o k"): in
@@ -239,9 +239,7 @@ def _letter(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _fold_one(  # type: ignore[no-untyped-def]
-    plain, squeezed, entries, head, ring, mask, kind, char, at, out, found
-):
+def _fold_one(plain, squeezed, entries, head, ring, mask, kind, char, at, out, found):
     initial = head[PREVIOUS] != _LETTER
     if kind == _LETTER:
         found = _plain(plain, head, ring, mask, char, at, out, found)
@@ -268,9 +266,7 @@ def _fold_one(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def feed(  # type: ignore[no-untyped-def]
-    table, plain, squeezed, entries, head, ring, cps, begin, out
-):
+def feed(table, plain, squeezed, entries, head, ring, cps, begin, out):
     """Read ``cps[begin:]`` until the end or until ``out`` may overflow.
 
     ``out`` int64 ``[m, 5]`` gets rows (kind, pattern or entry, start, end, disguises).
@@ -300,8 +296,17 @@ def feed(  # type: ignore[no-untyped-def]
                 for k in range(table[expansion]):
                     code = table[expansion + 1 + k]
                     found = _fold_one(
-                        plain, squeezed, entries, head, ring, mask,
-                        code >> _SHIFT, np.int32(code & _MASK), at, out, found,
+                        plain,
+                        squeezed,
+                        entries,
+                        head,
+                        ring,
+                        mask,
+                        code >> _SHIFT,
+                        np.int32(code & _MASK),
+                        at,
+                        out,
+                        found,
                     )
             elif kind != _DROP:
                 found = _fold_one(
@@ -313,7 +318,7 @@ def feed(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def finish(plain, squeezed, entries, head, ring, out):  # type: ignore[no-untyped-def]
+def finish(plain, squeezed, entries, head, ring, out):
     """Read the end of the text, which separates words; return the number of hits."""
     mask = ring.shape[1] - 1
     return _fold_one(
@@ -322,7 +327,7 @@ def finish(plain, squeezed, entries, head, ring, out):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def open_from(plain, squeezed, plain_held, squeezed_held, head, ring):  # type: ignore[no-untyped-def]
+def open_from(plain, squeezed, plain_held, squeezed_held, head, ring):
     """Return the first character of the source that an unfinished hit may still need.
 
     ``plain_held`` and ``squeezed_held``, uint8 per node: OPEN, LOOSE and ENDS of held patterns.
@@ -355,7 +360,7 @@ def open_from(plain, squeezed, plain_held, squeezed_held, head, ring):  # type: 
 
 
 @njit(cache=True)
-def begin(plain, head, ring):  # type: ignore[no-untyped-def]
+def begin(plain, head, ring):
     """Set a zeroed state to the start of a text, which separates words."""
     head[PREVIOUS] = _PUNCT
     _push(head, ring, PLAIN, ring.shape[1] - 1, np.int32(32), 0, 1)

@@ -1,8 +1,9 @@
 """A text and everything that is hidden in it: a tree of layers, each decoded from the one above.
 
-The root layer is the text as it came. Escapes are undone in a child layer that starts as a copy of its
-parent's state at the first escape, so a phrase may begin before and end behind it. Runs that decode from
-base64 or hex to readable text become layers of their own. Depth and total work are bounded.
+The root layer is the text as it came. Escapes are undone in a child layer that starts as a copy of
+its parent's state at the first escape, so a phrase may begin before and end behind it. Runs that
+decode from base64 or hex to readable text become layers of their own. Depth and total work are
+bounded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from prism.match.phrases import PhraseScanner, PhraseSet
 from prism.match.regexes import RegexScanner, RegexSet
@@ -36,7 +38,8 @@ class DecodeBudgetError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """What is looked for: phrases and regexes of one policy and stage, and which disguises count."""
+    """What is looked for: phrases and regexes of one policy and stage, and which disguises
+    count."""
 
     phrases: PhraseSet
     regexes: RegexSet
@@ -229,9 +232,7 @@ class _Run:
 
     def clone(self, budget: Budget) -> _Run:
         twin = _Run(self.reader.clone())
-        twin.decoded = Decoded(
-            self.decoded.text[:], self.decoded.starts[:], self.decoded.ends[:]
-        )
+        twin.decoded = Decoded(self.decoded.text[:], self.decoded.starts[:], self.decoded.ends[:])
         if self.layer is not None:
             twin.layer = self.layer._clone(budget, self.layer.depth + 1, self.layer.via)
         return twin
@@ -267,7 +268,7 @@ class _Finder:
         self._open = False  # the text read so far ends inside a run of the encoding's characters
         self._previous = " "
 
-    def clone(self, layer: Layer) -> _Finder:
+    def clone(self, layer: Layer) -> Self:
         """Return an independent finder for ``layer`` in the same state."""
         twin = type(self)(layer)
         twin._runs = [run.clone(layer._budget) for run in self._runs]

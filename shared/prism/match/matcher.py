@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from threading import Lock
+from typing import ClassVar
 
 from prism.match.layers import Budget, Layer, Patterns
 from prism.match.phrases import Phrase, PhraseSet
@@ -19,7 +20,7 @@ _CACHE_SIZE = 256
 class Matcher:
     """Immutable; shared by all requests under policies with the same digest."""
 
-    _cache: OrderedDict[tuple[str, Stage], Matcher] = OrderedDict()
+    _cache: ClassVar[OrderedDict[tuple[str, Stage], Matcher]] = OrderedDict()
     _lock = Lock()
 
     def __init__(self, policy: CompiledPolicy, stage: Stage) -> None:
@@ -34,9 +35,7 @@ class Matcher:
                 phrases.append(Phrase(rule.id, text, rule.boundary, rule.disguises, held))
             for item in rule.regexes:
                 regexes.append(
-                    Regex.compile(
-                        rule.id, item.pattern, ignore_case=item.ignore_case, held=held
-                    )
+                    Regex.compile(rule.id, item.pattern, ignore_case=item.ignore_case, held=held)
                 )
         self.patterns = Patterns(
             PhraseSet(phrases),

@@ -15,7 +15,8 @@ from prism.text.normalise import code_points, fold_block, normalise_phrase
 from prism.types import Boundary, Disguise, Match
 
 TRANSFORM_MIN_LETTERS = 6
-"""ROT13 and reversal turn short words into other ordinary words ("evil", "live"): only longer ones."""
+"""ROT13 and reversal turn short words into other ordinary words ("evil", "live"): only longer
+ones."""
 SQUEEZE_MIN_LETTERS = 3
 _HITS = 1024
 _BITS = {
@@ -48,7 +49,8 @@ Owner = tuple[str, tuple[str, ...]]
 
 def _spellings(phrase: Phrase) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Yield the phrase as the automaton must see it: written, in ROT13, reversed, both."""
-    # Cased scripts whose capitals look like other letters than their small ones need both spellings.
+    # Cased scripts whose capitals look like other letters than their small ones need both
+    # spellings.
     plain = {normalise_phrase(t) for t in (phrase.text, phrase.text.upper(), phrase.text.title())}
     for text in sorted(plain - {""}):
         yield text, ()
@@ -140,9 +142,7 @@ class PhraseSet:
         self.entries = kernel.pack_entries(of_pattern, offset, flags, symbols)
         self.squeezed_held = self._held_bits(np.array(held, np.bool_), np.array(loose, np.bool_))
 
-    def _held_bits(
-        self, held: NDArray[np.bool_], loose: NDArray[np.bool_]
-    ) -> NDArray[np.uint8]:
+    def _held_bits(self, held: NDArray[np.bool_], loose: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Return per node of the squeezed automaton what ``kernel.open_from`` asks."""
         output = ac.unpack(self.squeezed).output
         at = output >= 0

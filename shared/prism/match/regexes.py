@@ -1,12 +1,12 @@
 """Regular expressions over a stream, with exactly what must be held back.
 
-The ``regex`` library can say whether the end of the text may still become a match (partial matching).
-A pattern followed by an impossible assertion never matches in full, so a partial match of *that* is the
-earliest place from which some path still wants more text. Everything before it is settled, whatever
-comes later, which makes the result independent of how the text was cut.
+The ``regex`` library can say whether the end of the text may still become a match (partial
+matching). A pattern followed by an impossible assertion never matches in full, so a partial match
+of *that* is the earliest place from which some path still wants more text. Everything before it is
+settled, whatever comes later, which makes the result independent of how the text was cut.
 
-Supported is what keeps that argument sound and the hold-back bounded: no look-around, back-references
-or anchors, word boundaries at the pattern's ends alone, and a bounded width.
+Supported is what keeps that argument sound and the hold-back bounded: no look-around,
+back-references or anchors, word boundaries at the pattern's ends alone, and a bounded width.
 """
 
 from __future__ import annotations
@@ -136,8 +136,10 @@ class RegexSet:
     @classmethod
     def compile(cls, patterns: tuple[Regex, ...]) -> RegexSet:
         """Join the patterns, so that a chunk in which nothing begins costs two searches in all."""
-        each = [f"(?{'i' if p.full.flags & regex.IGNORECASE else ''}:{p.full.pattern})"
-                for p in patterns]
+        each = [
+            f"(?{'i' if p.full.flags & regex.IGNORECASE else ''}:{p.full.pattern})"
+            for p in patterns
+        ]
         joined = "|".join(each)
         return cls(patterns, regex.compile(joined), regex.compile(f"(?:{joined})(?!)"))
 
@@ -148,7 +150,8 @@ class RegexSet:
 
 @dataclass(slots=True)
 class RegexScanner:
-    """Reads one text, in any chunks, with the invisible characters removed and NFKC per character."""
+    """Reads one text, in any chunks, with the invisible characters removed and NFKC per
+    character."""
 
     rules: RegexSet
     _buffer: str = ""
@@ -208,7 +211,8 @@ class RegexScanner:
     def _nothing_begins(self) -> bool:
         at = min(self._settled) - self._base
         return (
-            self.rules.any_unsettled.search(self._buffer, at, partial=True, timeout=TIMEOUT_S) is None
+            self.rules.any_unsettled.search(self._buffer, at, partial=True, timeout=TIMEOUT_S)
+            is None
             and self.rules.any_full.search(self._buffer, at, timeout=TIMEOUT_S) is None
         )
 

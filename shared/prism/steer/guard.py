@@ -1,9 +1,9 @@
 """Decode-time steering: which tokens would complete a blocked phrase, and the refusal's tokens.
 
-The rule that makes it a guarantee: a token is banned when the text, *ending behind it*, would be blocked
-as a whole. So no prefix that the sampler can reach is a blocked text, wherever generation stops. The
-tokens worth trying are found by their keys (a phrase's remainder is a prefix of the token), and each is
-then tried on a copy of the state, which makes the mask exact.
+The rule that makes it a guarantee: a token is banned when the text, *ending behind it*, would be
+blocked as a whole. So no prefix that the sampler can reach is a blocked text, wherever generation
+stops. The tokens worth trying are found by their keys (a phrase's remainder is a prefix of the
+token), and each is then tried on a copy of the state, which makes the mask exact.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
+from typing import ClassVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from prism.match import automaton as ac
@@ -32,58 +32,10 @@ _RECOGNISE = 3
 _NOTHING = np.zeros(0, np.int64)
 
 
-@njit(cache=True)
-def _ranges(  # type: ignore[no-untyped-def]
-    block, patterns, bounds, symbols, offsets, order, words, fill, nodes, lows, highs
-):
-    """List, per pattern and split, the tokens that begin with the remainder; return how many."""
-    count = 0
-    scratch = np.zeros(4096, np.int32)
-    for p in range(len(bounds) - 1):
-        first, last = bounds[p], bounds[p + 1]
-        node = np.int32(0)
-        for i in range(first, last):
-            node = ac.advance(block, node, patterns[i])
-            size = last - (i + 1)
-            # Behind the split; and once more with the split's own symbol before it, which a repeat
-            # of a letter, or a second separator, does not push again.
-            for again in range(2):
-                if again and words and patterns[i] != 32:
-                    continue
-                if size + again == 0 or (size == 0 and words):
-                    continue
-                length = 0
-                if again:
-                    scratch[0] = patterns[i]
-                    length = 1
-                for j in range(size):
-                    scratch[length + j] = patterns[i + 1 + j]
-                length += size
-                # In the plain view the closing separator may be the text's end.
-                ends = words and scratch[length - 1] == 32
-                low, high = kernel.prefix_range(symbols, offsets, order, scratch, 0, length)
-                if high > low:
-                    if fill:
-                        nodes[count], lows[count], highs[count] = node, low, high
-                    count += 1
-                if ends and length > 1:
-                    low, high = kernel.prefix_range(symbols, offsets, order, scratch, 0, length - 1)
-                    exact = low
-                    while (
-                        exact < high
-                        and offsets[order[exact] + 1] - offsets[order[exact]] == length - 1
-                    ):
-                        exact += 1
-                    if exact > low:
-                        if fill:
-                            nodes[count], lows[count], highs[count] = node, low, exact
-                        count += 1
-    return count
-
-
 @dataclass(frozen=True, slots=True)
 class _Completions:
-    """For one automaton and view: node -> ranges of ``order`` whose tokens may complete a phrase."""
+    """For one automaton and view: node -> ranges of ``order`` whose tokens may complete a
+    phrase."""
 
     start: NDArray[np.int64]  # [n + 1]
     low: NDArray[np.int64]
@@ -110,7 +62,7 @@ class Step:
 class TokenGuard:
     """A policy's phrases over one vocabulary; immutable, shared by every row under the policy."""
 
-    _cache: dict[tuple[str, str], TokenGuard] = {}
+    _cache: ClassVar[dict[tuple[str, str], TokenGuard]] = {}
     _lock = Lock()
 
     def __init__(self, policy: CompiledPolicy, vocabulary: Vocabulary) -> None:
@@ -184,9 +136,9 @@ class TokenGuard:
             sizes = np.array([len(p) for p in patterns], np.int64)
             bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
             common = (block, symbols, bounds, key.symbols, key.offsets, key.order, view == PLAIN)
-            count = _ranges(*common, False, _NOTHING, _NOTHING, _NOTHING)
+            count = kernel.completion_ranges(*common, False, _NOTHING, _NOTHING, _NOTHING)
             nodes, lows, highs = (np.zeros(count, np.int64) for _ in range(3))
-            _ranges(*common, True, nodes, lows, highs)
+            kernel.completion_ranges(*common, True, nodes, lows, highs)
             by_node = np.argsort(nodes, kind="stable")
             start = np.zeros(int(block[ac.NODES]) + 1, np.int64)
             np.cumsum(np.bincount(nodes, minlength=len(start) - 1), out=start[1:])
@@ -196,8 +148,9 @@ class TokenGuard:
     def _sort_whole_tokens(self) -> None:
         """Find the tokens that hold a whole phrase themselves.
 
-        ``always``: from any state. ``at_word_start``: only where a word may begin. ``partial``: tokens
-        with bytes that are no characters alone; those are tried out while a character is incomplete.
+        ``always``: from any state. ``at_word_start``: only where a word may begin. ``partial``:
+        tokens with bytes that are no characters alone; those are tried out while a character is
+        incomplete.
         """
         everything = np.flatnonzero(~self.vocabulary.control).astype(np.int64)
         inside = _State(self.output)
@@ -219,7 +172,8 @@ class TokenGuard:
         found = self._completing(state)
         if state.pending:
             # The next token finishes the character, or leaves it broken, which separates words. (A
-            # token that begins a character can't complete a phrase: broken off, it is the text's end.)
+            # token that begins a character can't complete a phrase: broken off, it is the text's
+            # end.)
             broken = state.copy()
             broken.feed_space()
             found += [*self._completing(broken), self.partial]
@@ -312,9 +266,7 @@ class _State:
 
     def end(self) -> bool:
         """Return whether the text, ending here, holds a phrase. The state is spent afterwards."""
-        return bool(
-            kernel.end_hits(*self._tables(), self.head, self.ring, self.utf8, self._out)
-        )
+        return bool(kernel.end_hits(*self._tables(), self.head, self.ring, self.utf8, self._out))
 
     def unsafe(self, vocabulary: Vocabulary, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return, for each token, whether the text ending behind it would hold a phrase."""

@@ -1,4 +1,5 @@
-"""A tokenizer's vocabulary as bytes, and as the keys by which phrases find the tokens they end in."""
+"""A tokenizer's vocabulary as bytes, and as the keys by which phrases find the tokens they end
+in."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -151,7 +153,7 @@ def _keys_of(vocabulary: Vocabulary) -> tuple[Keys, Keys, Keys]:
     memo: dict[str, tuple[tuple[int, int], ...]] = {}
     raw = vocabulary.data.tobytes()
     bounds = vocabulary.offsets.tolist()
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds):
         a: list[str] = []
         b: list[str] = []
         c: list[str] = []

@@ -1,8 +1,9 @@
-"""Decoders of disguises, each a transducer: characters in, decoded characters with their places out.
+"""Decoders of disguises, each a transducer: characters in, decoded characters with their places
+out.
 
-Every decoder reads character by character and emits as soon as a character is certain, so that what it
-emits is the same for any chunking. ``Decoded`` runs carry, per character, the half-open span of the
-input that it came from.
+Every decoder reads character by character and emits as soon as a character is certain, so that what
+it emits is the same for any chunking. ``Decoded`` runs carry, per character, the half-open span of
+the input that it came from.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 NFKD, case folding, removal of diacritics and of invisible characters, then the look-alike letter of
 UTS #39 (confusables). Everything that is neither letter nor digit separates words. Because each
-character is treated alone, ``normalise(a + b)`` is the concatenation of both parts, which is what lets
-a stream be judged chunk by chunk with the whole text's verdict. The table is built by
+character is treated alone, ``normalise(a + b)`` is the concatenation of both parts, which is what
+lets a stream be judged chunk by chunk with the whole text's verdict. The table is built by
 ``scripts/build_unicode_tables.py``.
 """
 
