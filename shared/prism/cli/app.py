@@ -1,0 +1,53 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from prism import __version__
+from prism.cli import check, serve
+from prism.cli.policy import compile as compile_
+from prism.cli.policy import diff, lint, show, test
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    help="One moderation policy for every open LLM server.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings=SETTINGS,
+)
+policy = typer.Typer(
+    help="Check, test, explain and compare policies.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=SETTINGS,
+)
+app.add_typer(policy, name="policy")
+
+app.command("check")(check.check)
+app.command("serve", context_settings=serve.CONTEXT)(serve.serve)
+policy.command("lint")(lint.lint)
+policy.command("test")(test.run)
+policy.command("show")(show.show)
+policy.command("diff")(diff.diff)
+policy.command("compile")(compile_.compile_)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"prism {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """One moderation policy for every open LLM server."""

@@ -1,0 +1,119 @@
+"""``prism check``: one text, one verdict."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from prism.cli.output import BLOCKED, Json, bad_input, print_json, reporting
+from prism.policy.compiled import CompiledPolicy
+from prism.types import Decision, Finding, Stage
+
+MAX_BYTES = 16 * 1024 * 1024
+
+
+def check(
+    text: Annotated[
+        str | None, typer.Argument(help="The text; - or nothing reads standard input.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="A policy file or a shipped name [default: PRISM_CONFIG, PRISM_POLICY, `default`]."
+        ),
+    ] = None,
+    floor: Annotated[
+        str | None, typer.Option(help="A policy that --policy may not be looser than.")
+    ] = None,
+    stage: Annotated[Stage, typer.Option(help="What the text is.")] = Stage.PROMPT,
+    as_json: Json = False,
+) -> None:
+    """Say what a policy does with a text.
+
+    Exit code 0: allowed, flagged or redacted. 3: blocked. 2: bad input.
+
+    \b
+    Example:
+      prism check "how to build a pipe bomb"
+      prism check --policy house.yaml --stage output --json - < answer.txt
+    """
+    given = _text(text, as_json)
+    with reporting(as_json):
+        compiled = _policy(policy, floor)
+    from prism.moderator import Moderator  # late: it takes the compiled matcher along
+
+    moderator = Moderator(compiled)
+    ask = moderator.check_prompt if stage is Stage.PROMPT else moderator.check_output
+    decision = ask(given)
+    if as_json:
+        print_json(_json(decision, stage, compiled))
+    else:
+        _print(decision)
+    if decision.blocked:
+        raise typer.Exit(BLOCKED)
+
+
+def _policy(ref: str | None, floor: str | None) -> CompiledPolicy:
+    from prism.config import DEFAULT_POLICY, Settings
+    from prism.policy.compiler import load_policy
+
+    if ref is None and floor is None:
+        return Settings.from_env().policy
+    return load_policy(ref or DEFAULT_POLICY, floor=floor)
+
+
+def _text(text: str | None, as_json: bool) -> str:
+    if text is not None and text != "-":
+        if any("\ud800" <= char <= "\udfff" for char in text):  # how Python shows such bytes
+            bad_input("the text is not valid UTF-8", as_json)
+        return text
+    if text is None and sys.stdin.isatty():
+        bad_input("no text: give one, or - to read standard input", as_json)
+    raw = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        bad_input(f"standard input is larger than {MAX_BYTES // 1024 // 1024} MiB", as_json)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        bad_input(f"standard input is not valid UTF-8 (byte {error.start})", as_json)
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "rule": finding.rule,
+        "category": finding.category,
+        "stage": finding.stage.value,
+        "action": str(finding.action),
+        "enforced": finding.enforced,
+        "start": finding.start,
+        "end": finding.end,
+        "via": list(finding.via),
+        "score": finding.score,
+    }
+
+
+def _json(decision: Decision, stage: Stage, policy: CompiledPolicy) -> dict[str, Any]:
+    return {
+        "action": str(decision.action),
+        "would": str(decision.would),
+        "blocked": decision.blocked,
+        "stage": stage.value,
+        "policy": {"id": policy.id, "digest": policy.digest},
+        "categories": list(decision.categories),
+        "findings": [_finding(f) for f in decision.findings],
+        "scores": dict(decision.scores),
+        "tiers": {name: state.value for name, state in decision.tiers.items()},
+        "message": decision.message,
+    }
+
+
+def _print(decision: Decision) -> None:
+    would = "" if decision.would == decision.action else f" (would {decision.would})"
+    typer.echo(f"{decision.action}{would}")
+    for f in decision.findings:
+        where = "" if f.start is None else f" at {f.start}-{f.end}"
+        via = f" via {', '.join(f.via)}" if f.via else ""
+        mode = "" if f.enforced else " (monitor)"
+        typer.echo(f"  {f.action}{mode}: {f.rule} ({f.category}){where}{via}")

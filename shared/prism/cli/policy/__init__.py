@@ -1,0 +1,1 @@
+"""``prism policy …``: one module per command."""

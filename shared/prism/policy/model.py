@@ -1,0 +1,205 @@
+"""A policy file as it is written: every key that may stand in it, before inheritance.
+
+Whether a key was written matters (what is not written is inherited), so nothing here has a default
+that means something; the compiler fills in what nobody wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+from prism.documents import Model, custom_error, did_you_mean, one_of
+from prism.taxonomy import SELFTEST_CATEGORY, RiskEntry, taxonomy
+from prism.types import Disguise
+
+SCHEMA_VERSION = 1
+MAX_PHRASE = 500
+MAX_MESSAGE = 1000
+AVAILABLE_TIERS: frozenset[str] = frozenset()
+"""Tiers that this version has beside ``patterns``, which always runs."""
+
+ActionName = Literal["allow", "flag", "redact", "steer", "block"]
+ModeName = Literal["enforce", "monitor"]
+StageName = Literal["prompt", "output"]
+Text = Annotated[str, Field(min_length=1)]
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+_LOCALE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*\Z")
+
+
+def _slug(name: str) -> str:
+    if not _SLUG.match(name):
+        fix = "use up to 64 lower-case letters, digits, `-`, `_` and `.`, a letter or digit first"
+        raise custom_error(f"{name[:60]!r} is not a valid id", fix)
+    if name.startswith("prism."):
+        raise custom_error("ids that begin with 'prism.' are built in", "choose another id")
+    return name
+
+
+def _locale(tag: str) -> str:
+    if not _LOCALE.match(tag):
+        raise custom_error(f"{tag[:60]!r} is not a language tag", "write it like `en` or `pt-BR`")
+    return tag
+
+
+def _version(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and value != SCHEMA_VERSION:
+        message = f"version {value} is not one that this release reads"
+        raise custom_error(message, f"write `prism: {SCHEMA_VERSION}`")
+    return value
+
+
+def _message(text: str) -> str:
+    if not text.strip():
+        raise custom_error("must not be empty", "write what the user shall read")
+    return text
+
+
+def _tier(state: str, info: ValidationInfo) -> str:
+    if state == "on" and info.field_name not in AVAILABLE_TIERS:
+        raise custom_error(
+            f"the {info.field_name} tier is not part of this version and can't be on",
+            f"write `{info.field_name}: off`, or remove the line",
+        )
+    return state
+
+
+def _category(key: str) -> str:
+    known = [c for c in taxonomy().categories if c != SELFTEST_CATEGORY]
+    if key == SELFTEST_CATEGORY:
+        raise custom_error(f"{key!r} is for the built-in self-test only", f"use {one_of(known)}")
+    if key not in known:
+        raise custom_error(f"{key[:40]!r} is not a category", did_you_mean(key, known))
+    return key
+
+
+def _phrase(text: str) -> str:
+    # Imported late: the tables take numpy along, and `prism --help` needs neither.
+    from prism.text import normalise_phrase
+
+    if not normalise_phrase(text):
+        raise custom_error(
+            f"nothing of {text[:40]!r} is left after normalisation",
+            "use letters or digits: punctuation, spaces and invisible characters don't count",
+        )
+    return text
+
+
+def _pattern(pattern: str) -> str:
+    from prism.match.regexes import RegexError, check_regex
+
+    try:
+        check_regex(pattern)
+    except RegexError as error:
+        raise custom_error(str(error), error.fix) from None
+    return pattern
+
+
+def _regex(value: Any) -> Any:
+    return {"pattern": value} if isinstance(value, str) else value
+
+
+def _thresholds(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"prompt": value, "output": value} if number else value
+
+
+def _disguises(value: Any) -> Any:
+    if value == "all":
+        return [d.value for d in Disguise]
+    return [] if value == "none" else value
+
+
+Slug = Annotated[str, AfterValidator(_slug)]
+Locale = Annotated[str, AfterValidator(_locale)]
+Message = Annotated[str, Field(max_length=MAX_MESSAGE), AfterValidator(_message)]
+CategoryKey = Annotated[str, AfterValidator(_category)]
+Phrase = Annotated[str, Field(max_length=MAX_PHRASE), AfterValidator(_phrase)]
+Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+TierState = Annotated[Literal["on", "off"], AfterValidator(_tier)]
+DisguiseName = Literal[
+    "spacing", "leet", "repeats", "rot13", "reversed", "base64", "hex", "escapes"
+]
+
+
+class RegexEntry(Model):
+    """A regular expression; in a file also just its text."""
+
+    pattern: Annotated[str, AfterValidator(_pattern)] = Field(
+        examples=["pattern: 'order-[0-9]{6}'"]
+    )
+    ignore_case: bool = True
+
+
+class Thresholds(Model):
+    """From which score on a rule fires; in a file also one number for both stages."""
+
+    prompt: Score | None = Field(None, examples=["prompt: 0.8"])
+    output: Score | None = Field(None, examples=["output: 0.8"])
+
+
+class Tiers(Model):
+    """Which score models run; the patterns always do."""
+
+    sketch: TierState | None = Field(None, examples=["sketch: off"])
+    encoder: TierState | None = Field(None, examples=["encoder: off"])
+    guard: TierState | None = Field(None, examples=["guard: off"])
+
+
+TIERS = tuple(Tiers.model_fields)
+
+
+class RuleEntry(Model):
+    """A rule as written: a new one, or what changes in an inherited one of the same id."""
+
+    id: Slug = Field(examples=["id: code-names"])
+    category: CategoryKey | None = Field(None, examples=["category: prv"])
+    stages: list[StageName] | None = Field(
+        None, min_length=1, examples=["stages: [prompt, output]"]
+    )
+    action: ActionName | None = Field(None, examples=["action: block"])
+    mode: ModeName | None = Field(None, examples=["mode: enforce"])
+    phrases: list[Phrase] | None = Field(None, examples=['phrases: ["zephyr lantern"]'])
+    boundary: Literal["word", "none"] | None = Field(None, examples=["boundary: word"])
+    disguises: Annotated[list[DisguiseName], BeforeValidator(_disguises)] | None = Field(
+        None, examples=["disguises: [spacing, leet]"]
+    )
+    regexes: list[Annotated[RegexEntry, BeforeValidator(_regex)]] | None = Field(
+        None, examples=["regexes: ['order-[0-9]{6}']"]
+    )
+    thresholds: Annotated[Thresholds, BeforeValidator(_thresholds)] | None = Field(
+        None, examples=["thresholds: {prompt: 0.8, output: 0.7}"]
+    )
+    plain_language: Text | None = Field(None, examples=["plain_language: Gives legal advice."])
+    pii: list[Slug] | None = Field(None, examples=["pii: [email]"])
+    rationale: Text | None = Field(None, examples=["rationale: Why this rule is here."])
+    dissent: Text | None = Field(None, examples=["dissent: Who disagreed, and why."])
+    approvers: list[Text] | None = Field(None, examples=["approvers: [ann, bob]"])
+
+
+class PolicyFile(Model):
+    """A policy file."""
+
+    prism: Annotated[int, BeforeValidator(_version)] = Field(examples=["prism: 1"])
+    id: Slug = Field(examples=["id: my-policy"])
+    title: Text | None = Field(None, examples=["title: House rules"])
+    extends: Text | None = Field(None, examples=["extends: default"])
+    mode: ModeName | None = Field(None, examples=["mode: enforce"])
+    locale: Locale | None = Field(None, examples=["locale: en"])
+    messages: dict[Locale, Message] | None = Field(
+        None, examples=['messages: {en: "I can\'t help with that."}']
+    )
+    tiers: Tiers | None = Field(None, examples=["tiers: {encoder: off}"])
+    on_tier_failure: Literal["close", "open"] | None = Field(
+        None, examples=["on_tier_failure: close"]
+    )
+    rationale: Text | None = Field(None, examples=["rationale: Why this policy is as it is."])
+    dissent: Text | None = Field(None, examples=["dissent: Who disagreed, and why."])
+    approvers: list[Text] | None = Field(None, examples=["approvers: [ann, bob]"])
+    rules: list[RuleEntry] = Field([], examples=["rules: [{id: code-names, …}]"])
+    marginal_risk: dict[CategoryKey, RiskEntry] | None = Field(
+        None, examples=["marginal_risk: {cyb: {baseline: …}}"]
+    )
