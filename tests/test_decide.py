@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.policies import REFUSAL, policy, rule
 
 from prism.decide import decide
 from prism.types import Action, Evidence, Match, Mode, Stage, TierState
-from tests.policies import REFUSAL, policy, rule
 
 RAN = {"patterns": TierState.RAN}
 FAILED = {"patterns": TierState.FAILED}

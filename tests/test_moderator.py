@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.policies import REFUSAL, policy, rule
 
 from prism.match import Scanner
 from prism.moderator import Moderator, prompt_text
 from prism.types import Action, Mode, Stage, TierState
-from tests.policies import REFUSAL, policy, rule
 
 S = "zephyr lantern"
 MODERATOR = Moderator(
