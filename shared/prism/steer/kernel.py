@@ -16,7 +16,15 @@ from numba import njit
 
 from prism.match import kernel as match_kernel
 from prism.match.automaton import advance
-from prism.match.kernel import GAPS, LAST, NODE, PLAIN, PREVIOUS, SIGNS
+from prism.match.kernel import (
+    GAPS,
+    LETTER_CLASS,
+    NODE,
+    PLAIN,
+    PREVIOUS,
+    SIGN_LETTER,
+    SIGNS,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,35 +45,45 @@ def _put(table, plain, squeezed, entries, head, ring, point, one, out):
 
 
 @njit(cache=True)
+def _decode(byte, utf8, points, count):
+    """Read one byte; append the characters that it completes; return how many there are now."""
+    b = np.int64(byte)
+    if utf8[DUE] > 0 and b & 0xC0 == 0x80:
+        utf8[POINT] = utf8[POINT] << 6 | b & 0x3F
+        utf8[DUE] -= 1
+        if utf8[DUE] > 0:
+            return count
+        b = utf8[POINT]
+        if b < utf8[LEAST] or b > 0x10FFFF or 0xD800 <= b <= 0xDFFF:
+            b = np.int64(_BAD)
+    else:
+        if utf8[DUE] > 0:
+            utf8[DUE] = 0
+            points[count] = _BAD
+            count += 1
+        if b >= 0x80:
+            if 0xC2 <= b < 0xE0:
+                utf8[DUE], utf8[POINT], utf8[LEAST] = 1, b & 0x1F, 0x80
+                return count
+            if 0xE0 <= b < 0xF0:
+                utf8[DUE], utf8[POINT], utf8[LEAST] = 2, b & 0x0F, 0x800
+                return count
+            if 0xF0 <= b < 0xF5:
+                utf8[DUE], utf8[POINT], utf8[LEAST] = 3, b & 0x07, 0x10000
+                return count
+            b = np.int64(_BAD)
+    points[count] = b
+    return count + 1
+
+
+@njit(cache=True)
 def feed_bytes(table, plain, squeezed, entries, head, ring, utf8, data, one, out):
     """Read bytes; return how many hits they made (rows in ``out`` are overwritten)."""
     hits = 0
+    points = np.zeros(2, np.int64)
     for byte in data:
-        b = np.int64(byte)
-        if utf8[DUE] > 0 and b & 0xC0 == 0x80:
-            utf8[POINT] = utf8[POINT] << 6 | b & 0x3F
-            utf8[DUE] -= 1
-            if utf8[DUE] > 0:
-                continue
-            b = utf8[POINT]
-            if b < utf8[LEAST] or b > 0x10FFFF or 0xD800 <= b <= 0xDFFF:
-                b = np.int64(_BAD)
-        else:
-            if utf8[DUE] > 0:
-                utf8[DUE] = 0
-                hits += _put(table, plain, squeezed, entries, head, ring, _BAD, one, out)
-            if b >= 0x80:
-                if 0xC2 <= b < 0xE0:
-                    utf8[DUE], utf8[POINT], utf8[LEAST] = 1, b & 0x1F, 0x80
-                    continue
-                if 0xE0 <= b < 0xF0:
-                    utf8[DUE], utf8[POINT], utf8[LEAST] = 2, b & 0x0F, 0x800
-                    continue
-                if 0xF0 <= b < 0xF5:
-                    utf8[DUE], utf8[POINT], utf8[LEAST] = 3, b & 0x07, 0x10000
-                    continue
-                b = np.int64(_BAD)
-        hits += _put(table, plain, squeezed, entries, head, ring, b, one, out)
+        for i in range(_decode(byte, utf8, points, 0)):
+            hits += _put(table, plain, squeezed, entries, head, ring, points[i], one, out)
     return hits
 
 
@@ -213,6 +231,64 @@ def completion_ranges(
     return count
 
 
+@njit(cache=True)
+def token_keys(table, data, offsets, view, symbols, bounds):
+    """Write what each token adds to a view: symbols int32, ``bounds`` int64 ``[tokens + 1]``.
+
+    ``symbols`` must hold 20 per byte at most. Bytes that are no characters alone separate words.
+    """
+    size = 0
+    bounds[0] = 0
+    utf8 = np.zeros(UTF8, np.int64)
+    points = np.zeros(4096, np.int64)
+    for token in range(len(offsets) - 1):
+        count = 0
+        utf8[:] = 0
+        for i in range(offsets[token], offsets[token + 1]):
+            count = _decode(data[i], utf8, points, count)
+        if utf8[DUE] > 0:
+            points[count] = _BAD
+            count += 1
+        start = size
+        last = np.int32(0)
+        for i in range(count):
+            cp = points[i]
+            value = table[table[1] + table[table[0] + (cp >> 8)] * 256 + (cp & 255)]
+            if value == -1:
+                size, last = _key(view, 0, np.int32(cp), symbols, start, size, last)
+            elif value == -2:
+                size, last = _key(view, 2, np.int32(cp), symbols, start, size, last)
+            elif value >> 24 == 4:
+                at = table[2] + (value & 0xFFFFFF)
+                for k in range(table[at]):
+                    code = table[at + 1 + k]
+                    kind, char = code >> 24, np.int32(code & 0xFFFFFF)
+                    size, last = _key(view, kind, char, symbols, start, size, last)
+            elif value >> 24 != 3:
+                kind, char = value >> 24, np.int32(value & 0xFFFFFF)
+                size, last = _key(view, kind, char, symbols, start, size, last)
+        bounds[token + 1] = size
+    return size
+
+
+@njit(cache=True)
+def _key(view, kind, char, symbols, start, size, last):
+    """Append one folded character to a token's key; return the new size and last character."""
+    if view == PLAIN:
+        if kind != 0:
+            if size > start and symbols[size - 1] == 32:
+                return size, last
+            char = np.int32(32)
+        symbols[size] = char
+        return size + 1, char
+    if kind != 0 and not (view == SIGNS and char < 128 and SIGN_LETTER[char] != 0):
+        return size, last
+    if char == last and size > start:
+        return size, last
+    symbols[size] = LETTER_CLASS[char] if char < 128 else char
+    return size + 1, char
+
+
 def state_views(head: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
     """Return ``(view, node)`` of the three views."""
     return tuple((view, int(head[2 + 4 * view + NODE])) for view in (PLAIN, GAPS, SIGNS))
@@ -221,8 +297,3 @@ def state_views(head: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
 def at_word_start(head: NDArray[np.int64]) -> bool:
     """Return whether the next letter begins a word."""
     return int(head[PREVIOUS]) != 0
-
-
-def last_symbol(head: NDArray[np.int64], view: int) -> int:
-    """Return the last character pushed in ``view``."""
-    return int(head[2 + 4 * view + LAST])

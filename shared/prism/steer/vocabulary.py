@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism.match.kernel import LETTER_CLASS, SIGN_LETTER
-from prism.text.normalise import LETTER, fold_code_point
+from prism.match.kernel import GAPS, PLAIN, SIGNS
+from prism.steer import kernel
+from prism.text.normalise import fold_block
 
+MOST_SYMBOLS_PER_BYTE = 8
+"""NFKD turns three bytes (U+FDFA) into 18 characters at most."""
 Encode = Callable[[str], list[int]]
 
 
@@ -55,7 +58,7 @@ class Vocabulary:
     @cached_property
     def keys(self) -> tuple[Keys, Keys, Keys]:
         """Its tokens as the views PLAIN, GAPS and SIGNS read them."""
-        return _keys_of(self)
+        return Keys(self, PLAIN), Keys(self, GAPS), Keys(self, SIGNS)
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
         """Return the text of ``ids`` as bytes."""
@@ -128,62 +131,21 @@ def _token_bytes(text: str, *, byte_level: bool) -> bytes:
 class Keys:
     """The vocabulary in one view, sorted: symbols of token ``i`` are ``symbols[offsets[i]:…]``.
 
-    ``order`` int32 ``[n]`` holds the ids of the tokens that have a key, ascending by key.
-    """
-
-    def __init__(self, keys: list[str]) -> None:
-        lengths = np.array([len(key) for key in keys], np.int64)
-        self.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        joined = "".join(keys).encode("utf-32-le", "surrogatepass")
-        self.symbols = np.frombuffer(joined, np.int32)
-        # Python orders strings by code point, as the kernels compare.
-        ranked = sorted((key, i) for i, key in enumerate(keys) if key)
-        self.order = np.array([i for _, i in ranked], np.int32)
-
-
-def _keys_of(vocabulary: Vocabulary) -> tuple[Keys, Keys, Keys]:
-    """Return the keys of every token in the views PLAIN, GAPS and SIGNS.
-
     Bytes that are not characters alone are read as separators; where they may complete a character,
-    ``TokenGuard`` tries the token out instead.
+    ``TokenGuard`` tries the token out instead. ``order`` int32 ``[n]`` holds the ids of the tokens
+    that have a key, ascending by key.
     """
-    plain: list[str] = []
-    gaps: list[str] = []
-    signs: list[str] = []
-    memo: dict[str, tuple[tuple[int, int], ...]] = {}
-    raw = vocabulary.data.tobytes()
-    bounds = vocabulary.offsets.tolist()
-    for start, end in pairwise(bounds):
-        a: list[str] = []
-        b: list[str] = []
-        c: list[str] = []
-        for char in raw[start:end].decode("utf-8", "replace"):
-            folded = memo.get(char)
-            if folded is None:
-                folded = memo[char] = fold_code_point(ord(char))
-            for kind, base in folded:
-                if kind == LETTER:
-                    a.append(chr(base))
-                    symbol = chr(int(LETTER_CLASS[base])) if base < 128 else chr(base)
-                    _append_run(b, symbol, chr(base))
-                    _append_run(c, symbol, chr(base))
-                else:
-                    if not a or a[-1] != " ":
-                        a.append(" ")
-                    if base < 128 and SIGN_LETTER[base]:
-                        _append_run(c, chr(int(LETTER_CLASS[base])), chr(base))
-        plain.append("".join(a))
-        gaps.append("".join(symbol for symbol, _ in _pairs(b)))
-        signs.append("".join(symbol for symbol, _ in _pairs(c)))
-    return Keys(plain), Keys(gaps), Keys(signs)
 
-
-def _append_run(out: list[str], symbol: str, char: str) -> None:
-    # Repeats collapse within a run of the same character; the pair keeps class and character.
-    if len(out) >= 2 and out[-1] == char:
-        return
-    out.extend((symbol, char))
-
-
-def _pairs(flat: list[str]) -> Iterable[tuple[str, str]]:
-    return zip(flat[::2], flat[1::2], strict=True)
+    def __init__(self, vocabulary: Vocabulary, view: int) -> None:
+        room = np.zeros(len(vocabulary.data) * MOST_SYMBOLS_PER_BYTE + 1, np.int32)
+        self.offsets = np.zeros(vocabulary.size + 1, np.int64)
+        size = kernel.token_keys(
+            fold_block(), vocabulary.data, vocabulary.offsets, view, room, self.offsets
+        )
+        self.symbols = room[:size].copy()
+        # Python orders strings by code point, as the kernels compare.
+        text = self.symbols.tobytes().decode("utf-32-le", "surrogatepass")
+        bounds = self.offsets.tolist()
+        keys = [text[a:b] for a, b in pairwise(bounds)]
+        ranked = sorted((i for i, key in enumerate(keys) if key), key=keys.__getitem__)
+        self.order = np.array(ranked, np.int32)
