@@ -1,7 +1,7 @@
 """PRISM: one independent moderation policy engine for open LLM inference engines.
 
-The public surface is what ``__all__`` names. It is loaded on first use, so that ``prism --help`` and
-engines' start-up don't pay for the compiled kernels.
+The public surface is what ``__all__`` names. It is loaded on first use, so that ``prism --help``
+and engines' start-up don't pay for the compiled kernels.
 """
 
 from __future__ import annotations

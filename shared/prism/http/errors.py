@@ -1,0 +1,152 @@
+"""Every error a client of the text layer can cause, and how it looks on the wire.
+
+``HttpError``
+├── ``BadRequest``        400  the body is not what the API's contract says
+├── ``Unauthorised``      401  the engine wants a key and this is not one
+├── ``NotModerated``      403  no rule of the text layer covers this route
+├── ``MethodNotAllowed``  405
+├── ``BodyTimeout``       408
+├── ``TooLarge``          413
+├── ``UnsupportedBody``   415  encodings and media types that can't be judged
+├── ``UpstreamShape``     502  the engine said something that can't be judged
+└── ``Unavailable``       503  a layer isn't live, or every worker is busy
+
+All carry the OpenAI error shape, so that the official clients raise their own typed exceptions.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prism.http.asgi import Headers, Send
+
+
+class HttpError(Exception):
+    """An answer other than the one asked for. ``str()`` is what the client reads."""
+
+    status = 500
+    type = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.headers = headers or {}
+
+    def body(self) -> dict[str, Any]:
+        """Return the error in the OpenAI shape."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class BadRequest(HttpError):
+    """The body breaks the API's contract, or asks for what moderation can't cover."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class Unauthorised(HttpError):
+    """The engine was started with an API key and the request carries another or none."""
+
+    status = 401
+    type = "authentication_error"
+
+
+class NotModerated(HttpError):
+    """Denied by default: nothing here knows how to judge what this route takes or gives."""
+
+    status = 403
+    type = "permission_error"
+
+
+class MethodNotAllowed(HttpError):
+    """A moderated route, asked with a method it does not have."""
+
+    status = 405
+    type = "invalid_request_error"
+
+
+class BodyTimeout(HttpError):
+    """The client took too long to send its body."""
+
+    status = 408
+    type = "invalid_request_error"
+
+
+class TooLarge(HttpError):
+    """The body, or the text in it, is over the configured limit."""
+
+    status = 413
+    type = "invalid_request_error"
+
+
+class UnsupportedBody(HttpError):
+    """A media type, charset or content encoding that is not read here."""
+
+    status = 415
+    type = "invalid_request_error"
+
+
+class UpstreamShape(HttpError):
+    """The engine's answer has a form that can't be judged, so none of it goes out."""
+
+    status = 502
+    type = "upstream_error"
+
+
+class Unavailable(HttpError):
+    """Not now: a layer that the policy needs isn't live, or the judges are all busy."""
+
+    status = 503
+    type = "service_unavailable_error"
+
+    def __init__(self, message: str, *, code: str, retry_after: int) -> None:
+        super().__init__(message, code=code, headers={"retry-after": str(retry_after)})
+
+
+async def send_json(
+    send: Send, status: int, body: Any, headers: Headers | dict[str, str] = ()
+) -> None:
+    """Send one whole JSON answer."""
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    payload = dumps(body)
+    raw = [(_raw(k), _raw(v)) for k, v in pairs]
+    raw += [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(payload)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": payload})
+
+
+async def send_error(send: Send, error: HttpError, headers: dict[str, str] | None = None) -> None:
+    """Send ``error`` as the whole answer."""
+    await send_json(send, error.status, error.body(), {**error.headers, **(headers or {})})
+
+
+def dumps(value: Any) -> bytes:
+    """Encode compact JSON; text that is no valid Unicode is escaped instead of failing."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _raw(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1")

@@ -1,0 +1,301 @@
+"""One call of the engine's application, with its answer taken in, judged and let out.
+
+The engine runs in the very task and context of the request (so that context variables reach it),
+inside a cancel scope: when the client hangs up, or when nothing more of the answer may go out, the
+engine first sees a disconnect, as from any server, and is then cancelled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable
+
+import anyio
+
+from prism.http.asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from prism.http.errors import HttpError, UpstreamShape, dumps, send_error
+from prism.http.families.openai_common import WITHHELD, read_json, safe_error
+from prism.http.family import Call, Family, StreamFilter
+from prism.http.judge import Judge
+from prism.http.pool import Pool
+from prism.http.sse import Event, Reader
+from prism.record.receipt import HEADER
+
+_log = logging.getLogger("prism.http")
+
+GRACE = 1.0
+"""Seconds between telling the engine that the client is gone and cancelling it."""
+
+MAX_ANSWER_BYTES = 128_000_000
+_MAX_ERROR_BYTES = 1_000_000
+
+_DROPPED = frozenset({b"content-length", b"transfer-encoding", b"connection", b"trailer"})
+_OURS = b"x-prism-"
+
+
+class Exchange:
+    """Runs one moderated call to its end. :attr:`outcome` says how it went."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        send_own: Send,
+        *,
+        family: Family,
+        call: Call,
+        judge: Judge,
+        pool: Pool,
+        receipt: Callable[[], str],
+    ) -> None:
+        self._app = app
+        self._scope = scope
+        self._outer_receive = receive
+        self._outer_send = send
+        self._send_own = send_own  # for answers that the engine has no part in
+        self._family = family
+        self._call = call
+        self._judge = judge
+        self._pool = pool
+        self._receipt = receipt
+        self._body: bytes | None = dumps(call.body)
+        self._gone = anyio.Event()  # the engine is told so
+        self._abort = anyio.Event()  # … and is stopped if it doesn't listen
+        self._started = False  # our answer's head is out
+        self._complete = False  # our answer is out
+        self._status = 0
+        self._head: RawHeaders = []
+        self._whole = bytearray()
+        self._mode = ""
+        self._reader = Reader()
+        self._filter: StreamFilter | None = None
+        self.outcome = "passed"
+
+    async def run(self) -> None:
+        """Call the engine and answer the client."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch)
+            tasks.start_soon(self._reap, tasks.cancel_scope)
+            try:
+                await self._app(self._forwarded(), self._receive, self._send)
+            except Exception as error:
+                if not self._complete and not self._gone.is_set():
+                    _log.exception("the engine's application failed")
+                    await self._fail(error)
+            else:
+                await self._ended()
+            tasks.cancel_scope.cancel()
+
+    # The engine's side
+
+    def _forwarded(self) -> Scope:
+        dropped = {
+            b"content-length", b"transfer-encoding", b"content-type", b"content-encoding",
+            b"accept-encoding", b"expect", b"range", b"if-range",
+        }  # fmt: skip
+        kept = [
+            (bytes(key), bytes(value))
+            for key, value in self._scope.get("headers", ())
+            if key.lower() not in dropped and not key.lower().startswith(_OURS)
+        ]
+        kept += [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(self._body or b"")).encode()),
+            (b"accept-encoding", b"identity"),
+        ]
+        # Extensions let an application answer past ``send`` (a file by name, say); a query is no
+        # part of these APIs.
+        changes = {"headers": kept, "query_string": b"", "extensions": {}}
+        return {**self._scope, **changes}
+
+    async def _receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        if not self._gone.is_set():
+            await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _watch(self) -> None:
+        while True:
+            message = await self._outer_receive()
+            if message["type"] == "http.disconnect":
+                # After a whole answer this is no news, and background tasks may run on.
+                if not self._complete:
+                    self.outcome = "client_gone"
+                    self._abort.set()
+                self._gone.set()
+                return
+
+    async def _reap(self, scope: anyio.CancelScope) -> None:
+        await self._abort.wait()
+        await anyio.sleep(GRACE)
+        scope.cancel()
+
+    async def _send(self, message: Message) -> None:
+        if self._complete or self._gone.is_set():
+            return
+        try:
+            await self._take(message)
+        except HttpError as error:
+            await self._fail(error)
+        except Exception as error:  # a bug here must not let the rest of the answer out
+            _log.exception("filtering an answer failed; the rest is withheld")
+            await self._fail(error)
+
+    async def _take(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            await self._begin(message)
+        elif kind == "http.response.body":
+            body = bytes(message.get("body", b""))
+            more = bool(message.get("more_body", False))
+            if self._mode == "stream":
+                await self._stream(body, more)
+            elif self._mode:
+                await self._collect(body, more)
+        else:
+            raise UpstreamShape(f"the engine answered by {kind}", code="upstream_shape")
+
+    # The client's side
+
+    async def _begin(self, message: Message) -> None:
+        self._status = int(message["status"])
+        self._head = [
+            (bytes(key).lower(), bytes(value)) for key, value in message.get("headers", ())
+        ]
+        kind = self._header(b"content-type").partition(";")[0].strip().lower()
+        if self._header(b"content-encoding").strip().lower() not in ("", "identity"):
+            raise UpstreamShape("the engine compressed its answer", code="upstream_encoding")
+        if self._status >= 400:
+            self._mode = "error"
+        elif not 200 <= self._status < 300:
+            raise UpstreamShape(
+                f"the engine answered with status {self._status}", code="upstream_status"
+            )
+        elif kind == "text/event-stream":
+            self._mode = "stream"
+            self._filter = self._family.stream(self._call, self._judge)
+            await self._start({b"x-prism-id": self._judge.session.id.encode()})
+        elif kind == "application/json":
+            self._mode = "json"
+        else:
+            raise UpstreamShape(
+                f"the engine answered with {kind[:64] or 'no content type'}, which can't be judged",
+                code="upstream_content_type",
+            )
+
+    async def _stream(self, body: bytes, more: bool) -> None:
+        assert self._filter is not None
+        stream = self._filter
+        out = bytearray()
+        for event in self._reader.feed(body):
+            work = functools.partial(stream.feed, event)
+            events = await self._pool.run(len(event.data or ""), work, patient=True)
+            out += self._encode(events)
+            if stream.done:
+                break
+        if not more and not stream.done:
+            out += self._encode(stream.close()) + self._receipt_comment()
+        over = not more or stream.done
+        if out or over:
+            await self._write(bytes(out), more=not over)
+        if over:
+            self._finish(early=more)
+
+    def _encode(self, events: list[Event]) -> bytes:
+        return b"".join(
+            (self._receipt_comment() if event.last else b"") + event.encode() for event in events
+        )
+
+    def _receipt_comment(self) -> bytes:
+        # A comment, so that clients that allow only the API's own events never see it.
+        return f": prism-receipt {self._receipt()}\n\n".encode()
+
+    async def _collect(self, body: bytes, more: bool) -> None:
+        self._whole += body
+        limit = _MAX_ERROR_BYTES if self._mode == "error" else MAX_ANSWER_BYTES
+        if len(self._whole) > limit:
+            raise UpstreamShape("the engine's answer is too long", code="upstream_too_large")
+        if more:
+            return
+        raw = bytes(self._whole)
+        work = self._error if self._mode == "error" else self._judged
+        payload = await self._pool.run(len(raw), lambda: work(raw), patient=True)
+        extra = {b"content-length": str(len(payload)).encode()}
+        if self._mode == "json":
+            extra[HEADER.encode()] = self._receipt().encode("ascii")
+        extra[b"content-type"] = b"application/json"
+        await self._start(extra)
+        await self._write(payload, more=False)
+        self._finish(early=False)
+
+    def _judged(self, raw: bytes) -> bytes:
+        return dumps(self._family.whole(self._call, read_json(raw), self._judge))
+
+    def _error(self, raw: bytes) -> bytes:
+        self.outcome = "upstream_error"
+        try:
+            return dumps(safe_error(read_json(raw), self._judge))
+        except UpstreamShape:
+            pass
+        text = raw.decode("utf-8", "replace").strip()
+        kind = self._header(b"content-type")
+        if not kind.startswith("text/plain") or not self._judge.passes(text):
+            return dumps(WITHHELD)
+        error = {"message": text, "type": "upstream_error", "param": None, "code": None}
+        return dumps({"error": error})
+
+    async def _start(self, extra: dict[bytes, bytes]) -> None:
+        replaced = _DROPPED | set(extra)
+        head = [
+            pair for pair in self._head if pair[0] not in replaced and not pair[0].startswith(_OURS)
+        ]
+        self._started = True
+        await self._outer_send(
+            {
+                "type": "http.response.start",
+                "status": self._status,
+                "headers": head + list(extra.items()),
+            }
+        )
+
+    async def _write(self, body: bytes, *, more: bool) -> None:
+        if not more:
+            self._complete = True
+        await self._outer_send({"type": "http.response.body", "body": body, "more_body": more})
+
+    def _finish(self, *, early: bool) -> None:
+        self._complete = True
+        if early:
+            self._gone.set()
+            self._abort.set()
+
+    async def _ended(self) -> None:
+        """The engine's application returned; an answer it left open is closed here."""
+        if self._complete or self._gone.is_set():
+            return
+        await self._fail(UpstreamShape("the engine ended without an answer", code="upstream_ended"))
+
+    async def _fail(self, error: Exception) -> None:
+        """Close the answer with an error; whatever text is still held stays here."""
+        self.outcome = "failed"
+        shown = error
+        if not isinstance(shown, HttpError):
+            shown = UpstreamShape("the engine failed to answer", code="upstream_failed")
+        with contextlib.suppress(OSError):  # a server's word for a client that has gone
+            if self._started:
+                event = Event(dumps(shown.body()).decode()).encode()
+                end = event + self._receipt_comment() + Event("[DONE]").encode()
+                await self._write(end, more=False)
+            else:
+                self._started = self._complete = True
+                await send_error(self._send_own, shown, {"x-prism-id": self._judge.session.id})
+        self._finish(early=True)
+
+    def _header(self, name: bytes) -> str:
+        return next((value.decode("latin-1") for key, value in self._head if key == name), "")

@@ -1,0 +1,100 @@
+"""One request's session, as API families use it. It never lets an error out as text."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from prism.record.metrics import Metrics
+from prism.types import Action, Decision
+
+if TYPE_CHECKING:
+    from prism.moderator import Session
+
+_log = logging.getLogger("prism.http")
+
+
+class Judge:
+    """q(Y) for one answer. ``feed`` and ``finish`` return what may go out now."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        check: Callable[[str], Decision],
+        refusals: tuple[str, ...] = (),
+        keep_alternatives: bool = False,
+        metrics: Metrics,
+    ) -> None:
+        self.session = session
+        self._check = check
+        self.message = session.message
+        self.keep_alternatives = keep_alternatives
+        self.blocked: set[int] = set()
+        self.refused: set[int] = set()  # choices that the token layer refused
+        self.scanned: Counter[str] = Counter()  # characters per kind of channel
+        self.held = 0
+        self._refusals = tuple(text for text in refusals if text)
+        self._tail = max(map(len, self._refusals), default=0)
+        self._tails: dict[tuple[int, str], str] = {}
+        self._metrics = metrics
+
+    def feed(self, choice: int, channel: str, text: str) -> str:
+        """Judge the next piece of a channel."""
+        kind = channel.rpartition(".")[2]
+        self.scanned[kind] += len(text)
+        return self._release(choice, channel, text)
+
+    def finish(self, choice: int, channel: str) -> str:
+        """Judge the end of a channel."""
+        return self._release(choice, channel, None)
+
+    def scan(self, choice: int, channel: str, text: str) -> str:
+        """Judge a channel that comes whole."""
+        return self.feed(choice, channel, text) + self.finish(choice, channel)
+
+    def passes(self, text: str) -> bool:
+        """Whether a text outside the answer proper (an error) may go out as it is."""
+        try:
+            return self._check(text).action < Action.REDACT
+        except Exception:
+            _log.exception("judging an error failed; it is withheld")
+            self._metrics.failure("judge")
+            return False
+
+    def ends_in_refusal(self, choice: int) -> bool:
+        """Whether a channel of the choice ends in exactly a refusal that the token layer forces."""
+        return any(
+            tail.endswith(self._refusals)
+            for (index, _), tail in self._tails.items()
+            if index == choice
+        )
+
+    def refuse(self, choice: int) -> None:
+        """Note that the token layer refused the choice."""
+        self.refused.add(choice)
+        self.session.block(choice)
+
+    def _release(self, choice: int, channel: str, text: str | None) -> str:
+        if choice in self.blocked:
+            return ""
+        try:
+            if text is None:
+                released = self.session.finish(choice=choice, channel=channel)
+            else:
+                released = self.session.feed(text, choice=choice, channel=channel)
+        except Exception:  # whatever it was, unjudged text stays here
+            _log.exception("judging an answer failed; it is withheld")
+            self._metrics.failure("judge")
+            self.blocked.add(choice)
+            return ""
+        if released.blocked:
+            self.blocked.add(choice)
+        if text is not None:
+            self.held += max(0, len(text) - len(released.text))
+        if self._tail and released.text:
+            key = (choice, channel)
+            self._tails[key] = (self._tails.get(key, "") + released.text)[-self._tail :]
+        return released.text

@@ -1,0 +1,372 @@
+"""The text layer: one pure ASGI middleware in front of any server that speaks OpenAI's APIs.
+
+A request passes, in this order: the table of routes (deny by default), the self-test's gate, the
+body's reader, its API family, p(x), the engine, q(Y), its API family again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+from collections.abc import Iterator, Sequence
+
+from prism.config import Settings
+from prism.http.asgi import (
+    ASGIApp,
+    ClientGone,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    header,
+    headers,
+    route_path,
+)
+from prism.http.body import check_media_type, parse_object, read_body
+from prism.http.cors import readable
+from prism.http.errors import (
+    HttpError,
+    NotModerated,
+    Unauthorised,
+    Unavailable,
+    send_error,
+    send_json,
+)
+from prism.http.exchange import Exchange
+from prism.http.families import FAMILIES
+from prism.http.family import Call, Detokenise, Family, Reading
+from prism.http.judge import Judge
+from prism.http.locales import pick
+from prism.http.pool import Pool
+from prism.http.routes import ENGINE_HEALTH, HEALTH, Route, Table
+from prism.http.selftest import SCOPE_KEY, Probe, SelfTest, Timing
+from prism.moderator import Moderator, Session
+from prism.record import metrics as exposition
+from prism.record.metrics import Metrics
+from prism.record.receipt import HEADER, Receipt
+from prism.steer import stamp
+from prism.types import Stage
+
+API_KEY_ENV = "PRISM_ENGINE_API_KEY"
+"""The engine's own API key, where its adapter can't tell it: the self-test needs one to get in."""
+
+_TENANT = "default"
+
+
+class PrismMiddleware:
+    """Moderates the ASGI application it wraps.
+
+    ``layers`` names what is installed: ``"text"`` always, and ``"token"`` where an adapter put a
+    logits processor into the engine. ``engine`` is ``"vllm"``, ``"llamacpp"`` or ``"proxy"``.
+    ``detokenise`` turns token ids into text, special tokens included; without it prompts of ids
+    are refused. ``processed_logprobs`` states that the engine shows probabilities after the token
+    layer's mask, so that alternatives to the sampled token may be shown. ``api_keys`` are the
+    engine's; requests without one of them are refused before they are judged.
+
+    Raises ``ConfigError`` when ``settings`` are left out and the environment's are wrong.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings | None = None,
+        layers: Sequence[str] = ("text",),
+        engine: str = "proxy",
+        detokenise: Detokenise | None = None,
+        processed_logprobs: bool = False,
+        api_keys: Sequence[str] = (),
+        timing: Timing | None = None,
+    ) -> None:
+        self._app = app
+        self._settings = settings if settings is not None else Settings.from_env()
+        self._moderator = Moderator(self._settings.policy)
+        self._layers = tuple(layers)
+        self._api_keys = [key.encode() for key in api_keys]
+        self._processed_logprobs = processed_logprobs
+        limits = self._settings.limits
+        self._reading = Reading(limits.max_prompt_chars, limits.max_choices, engine, detokenise)
+        self._table = Table(FAMILIES)
+        self._pool = Pool()
+        self._active = 0
+        self._serial = engine == "llamacpp"
+        self.metrics = Metrics()
+        policies = (self._settings.policy, self._settings.strictest)
+        self._refusals: tuple[str, ...] = ()
+        if "token" in self._layers:
+            texts = {text for policy in policies for text in policy.messages.values()}
+            self._refusals = tuple(sorted(texts))
+        self.selftest = SelfTest(
+            moderated=self._http,
+            inner=app,
+            policies=policies,
+            layers=self._layers,
+            stamp=self._stamped,
+            busy=lambda: self._serial and self._active > 0,
+            api_key=api_keys[0] if api_keys else os.environ.get(API_KEY_ENV),
+            metrics=self.metrics,
+            timing=timing or Timing(),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif kind == "http":
+            # A probe is told by an object of this process; nothing from a network can be one.
+            scope.pop(SCOPE_KEY, None)
+            self.selftest.start(scope)
+            await self._http(scope, receive, send)
+        elif kind == "websocket":
+            await _deny_websocket(scope, receive, send)
+        else:
+            raise NotModerated(f"connections of type {kind!r} are not moderated")
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched_send(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                self.selftest.start(scope)
+
+        async def watched_receive() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self.selftest.stop()
+            return message
+
+        await self._app(scope, watched_receive, watched_send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        family = "none"
+        ours = readable(self._app, scope, send)
+        try:
+            route = self._table.find(
+                route_path(scope), scope["method"], cors_preflight=_is_preflight(scope)
+            )
+            family = route.family.name if route.family else "other"
+            if route.family is not None:
+                await self._moderate(route.family, scope, receive, send, ours)
+            elif route.own:
+                await self._own(route, ours)
+            else:
+                await self._pass(route, scope, receive, send)
+        except ClientGone:
+            self.metrics.request(family, "client_gone")
+        except HttpError as error:
+            self.metrics.request(family, f"refused_{error.status}")
+            await send_error(ours, error)
+
+    async def _own(self, route: Route, send: Send) -> None:
+        if route.path != HEALTH:
+            headers_out = {"content-type": exposition.CONTENT_TYPE}
+            await _send_bytes(send, 200, self.metrics.render(), headers_out)
+            return
+        await self.selftest.refresh(wait=0.5)
+        policy = self._settings.policy
+        report = {**self.selftest.report(), "policy": policy.digest, "policy_id": policy.id}
+        await send_json(send, 200 if self.selftest.ok else 503, report)
+
+    async def _pass(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a route without generated text to the engine."""
+        if route.path in ENGINE_HEALTH and not self.selftest.ok:
+            raise self._red()
+        if scope["method"] == "POST":
+            body = await read_body(scope, receive, self._settings.limits.max_body_bytes)
+            receive = _replay(body, receive)
+        await self._app(scope, receive, send)
+
+    async def _moderate(
+        self, family: Family, scope: Scope, receive: Receive, send: Send, ours: Send
+    ) -> None:
+        probe = scope.get(SCOPE_KEY)
+        if not isinstance(probe, Probe):
+            probe = None
+            self._check_key(scope)
+            if not self.selftest.ok:
+                raise self._red()
+        raw = await read_body(scope, receive, self._settings.limits.max_body_bytes)
+        check_media_type(scope)
+        call = await self._pool.run(len(raw), lambda: family.read(parse_object(raw), self._reading))
+        policy = self._settings.policy
+        locale = pick(header(scope, b"accept-language"), policy.messages)
+        session = self._moderator.session(tenant=_TENANT, locale=locale)
+        # The self-test's own requests don't make the server busy.
+        weight = 1 if probe is None else 0
+        self._count(weight)
+        try:
+            if probe is None and self._serial:
+                await self.selftest.pause()
+            if probe is None or not probe.skip_prompt:
+                decision = await self._pool.run(
+                    call.chars, lambda: session.check_prompt(call.messages)
+                )
+                if decision.blocked:
+                    await self._refuse(family, call, session, ours)
+                    self._note(family, session, call, "blocked_prompt", None, probe)
+                    return
+            judge = self._judge(session)
+            exchange = Exchange(
+                probe.inner if probe is not None else self._app,
+                scope,
+                receive,
+                send,
+                ours,
+                family=family,
+                call=call,
+                judge=judge,
+                pool=self._pool,
+                receipt=lambda: self._receipt(session, call, judge).compact(),
+            )
+            with self._stamped():
+                await exchange.run()
+            outcome = "blocked_output" if judge.blocked else exchange.outcome
+            if judge.refused and not judge.blocked:
+                outcome = "refused_by_token_layer"
+            self._note(family, session, call, outcome, judge, probe)
+        finally:
+            self._count(-weight)
+
+    async def _refuse(self, family: Family, call: Call, session: Session, send: Send) -> None:
+        message = session.message
+        receipt = self._receipt(session, call, None).compact()
+        if not call.stream:
+            body = family.refusal(call, session.id, message)
+            await send_json(send, 200, body, {HEADER: receipt})
+            return
+        events = family.refusal_stream(call, session.id, message)
+        payload = b"".join(event.encode() for event in events[:-1])
+        payload += f": prism-receipt {receipt}\n\n".encode() + events[-1].encode()
+        await _send_bytes(
+            send,
+            200,
+            payload,
+            {"content-type": "text/event-stream; charset=utf-8", "x-prism-id": session.id},
+        )
+
+    def _judge(self, session: Session) -> Judge:
+        return Judge(
+            session,
+            check=self._moderator.check_output,
+            refusals=self._refusals,
+            keep_alternatives=self._processed_logprobs,
+            metrics=self.metrics,
+        )
+
+    def _receipt(self, session: Session, call: Call, judge: Judge | None) -> Receipt:
+        decision = session.decision
+        prompt_ran = any(tier.startswith(Stage.PROMPT.value) for tier in decision.tiers)
+        channels = {Stage.PROMPT.value: call.chars} if prompt_ran else {}
+        blocked = call.choices
+        stage: str | None = Stage.PROMPT.value
+        if judge is not None:
+            channels |= judge.scanned
+            blocked = len(judge.blocked | judge.refused)
+            stage = Stage.OUTPUT.value if judge.blocked else "token" if judge.refused else None
+        return Receipt.of(
+            decision,
+            id=session.id,
+            tenant=session.tenant,
+            layers=self._layers,
+            stage=stage,
+            channels=channels,
+            unread=call.unread,
+            choices=call.choices,
+            blocked_choices=blocked,
+        )
+
+    def _note(
+        self,
+        family: Family,
+        session: Session,
+        call: Call,
+        outcome: str,
+        judge: Judge | None,
+        probe: Probe | None,
+    ) -> None:
+        if probe is not None:
+            return
+        self.metrics.request(family.name, outcome)
+        self.metrics.decision(session.decision)
+        self.metrics.text(Stage.PROMPT, call.chars)
+        if judge is not None:
+            self.metrics.text(Stage.OUTPUT, judge.scanned.total(), judge.held)
+
+    def _check_key(self, scope: Scope) -> None:
+        """Keep out whom the engine would keep out: a refusal is an answer, too."""
+        if not self._api_keys:
+            return
+        scheme, _, given = (headers(scope, b"authorization") or [""])[0].partition(" ")
+        given_raw = given.strip().encode("latin-1", "replace")
+        fine = [hmac.compare_digest(given_raw, key) for key in self._api_keys]
+        if scheme.lower() != "bearer" or not any(fine):
+            raise Unauthorised("a valid API key is needed", code="invalid_api_key")
+
+    def _red(self) -> Unavailable:
+        names = ", ".join(self.selftest.missing)
+        return Unavailable(
+            f"not serving: layer not live: {names}; see {HEALTH}",
+            code="layer_not_live",
+            retry_after=5,
+        )
+
+    def _count(self, change: int) -> None:
+        self._active += change
+        self.metrics.active(change)
+
+    @contextlib.contextmanager
+    def _stamped(self) -> Iterator[None]:
+        """Let the token layer know which policy is in force, for the calls made inside."""
+        token = stamp.current.set(stamp.Stamp(self._settings.policy.digest, _TENANT))
+        try:
+            yield
+        finally:
+            stamp.current.reset(token)
+
+
+def _is_preflight(scope: Scope) -> bool:
+    asked = header(scope, b"access-control-request-method")
+    return asked is not None and header(scope, b"origin") is not None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def replayed() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+async def _send_bytes(send: Send, status: int, body: bytes, fields: dict[str, str]) -> None:
+    raw = [(key.encode(), value.encode("latin-1")) for key, value in fields.items()]
+    raw.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _deny_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    message = await receive()
+    if message["type"] != "websocket.connect":
+        return
+    error = NotModerated(
+        f"WebSocket {route_path(scope)[:256]!r} is not covered by this server's moderation, so it "
+        "is denied",
+        code="route_not_moderated",
+    )
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": "not moderated"})
+        return
+
+    async def as_websocket(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    await send_error(as_websocket, error)
+
+
+__all__ = ["API_KEY_ENV", "PrismMiddleware"]

@@ -1,0 +1,84 @@
+"""Which routes there are. Whatever isn't listed is denied, whoever adds it to the engine.
+
+Paths are compared as the engine's own router sees them (decoded, without ``root_path``) and
+exactly: ``//v1``, a trailing slash, another case or a dot segment is another route, and unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prism.http.errors import MethodNotAllowed, NotModerated
+from prism.http.family import Family
+
+HEALTH = "/prism/health"
+METRICS = "/prism/metrics"
+
+ENGINE_HEALTH = frozenset({"/health", "/ping"})
+"""The engine's own health routes; they answer 503 while a layer isn't live."""
+
+_GET = ("GET", "HEAD")
+
+SAFE: dict[str, tuple[str, ...]] = {
+    # Figures and names that no model wrote.
+    "/health": _GET,
+    "/ping": (*_GET, "POST"),
+    "/version": _GET,
+    "/load": _GET,
+    "/metrics": _GET,
+    "/metrics/": _GET,
+    "/v1/models": _GET,
+    "/docs": _GET,
+    "/docs/oauth2-redirect": _GET,
+    "/redoc": _GET,
+    "/openapi.json": _GET,
+    # A client's own text in another notation.
+    "/tokenize": ("POST",),
+    "/detokenize": ("POST",),
+    "/extras/tokenize": ("POST",),
+    "/extras/tokenize/count": ("POST",),
+    "/extras/detokenize": ("POST",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What to do with a request. ``family`` is set on routes whose text is moderated."""
+
+    path: str
+    family: Family | None = None
+    own: bool = False
+    preflight: bool = False
+
+
+class Table:
+    """All routes of one server."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self._moderated = {path: family for family in families for path in family.paths}
+
+    def find(self, path: str, method: str, *, cors_preflight: bool = False) -> Route:
+        """Return the route. Raises :class:`NotModerated` or :class:`MethodNotAllowed`."""
+        family = self._moderated.get(path)
+        if family is not None:
+            allowed: tuple[str, ...] = ("POST",)
+        elif path in (HEALTH, METRICS):
+            allowed = _GET
+        elif path in SAFE:
+            allowed = SAFE[path]
+        else:
+            raise NotModerated(
+                f"{method[:16]} {path[:256]!r} is not covered by this server's moderation, so it "
+                "is denied; see the list of routes in PRISM's docs/http.md",
+                code="route_not_moderated",
+            )
+        if method == "OPTIONS" and cors_preflight:
+            return Route(path, preflight=True)
+        if method not in allowed:
+            raise MethodNotAllowed(
+                f"{path} does not take {method[:16]}",
+                code="method_not_allowed",
+                headers={"allow": ", ".join(allowed)},
+            )
+        return Route(path, family, own=path in (HEALTH, METRICS))

@@ -1,0 +1,87 @@
+"""Counters of the text layer, in a registry of their own.
+
+Engines have their own ideas about the default registry: vLLM puts it into multi-process mode when
+it runs several API servers, and with one it does not show what worker processes count. So nothing
+here touches it; the figures are those of the process that answers ``/prism/metrics``.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from prism.types import Decision, Finding, Stage
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """Counts requests, decisions and failures. Labels come from fixed sets, never from a client."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "prism_requests", "Requests by route family and outcome.", ("family", "outcome"),
+            registry=self.registry,
+        )  # fmt: skip
+        self._decisions = Counter(
+            "prism_decisions", "Rules that fired.", ("action", "category", "stage", "enforced"),
+            registry=self.registry,
+        )  # fmt: skip
+        self._held = Counter(
+            "prism_held_chars", "Characters of answers that had to wait for a verdict.",
+            registry=self.registry,
+        )  # fmt: skip
+        self._scanned = Counter(
+            "prism_scanned_chars", "Characters judged.", ("stage",), registry=self.registry
+        )
+        self._failures = Counter(
+            "prism_failures", "Failures that closed an answer or a layer.", ("kind",),
+            registry=self.registry,
+        )  # fmt: skip
+        self._layer = Gauge(
+            "prism_layer_live", "1 once the self-test saw the layer work.", ("layer",),
+            registry=self.registry,
+        )  # fmt: skip
+        self._active = Gauge(
+            "prism_active_requests", "Moderated requests in flight.", registry=self.registry
+        )
+
+    def request(self, family: str, outcome: str) -> None:
+        """Count one request."""
+        self._requests.labels(family, outcome).inc()
+
+    def decision(self, decision: Decision) -> None:
+        """Count each rule that fired, once."""
+        seen: set[tuple[str, str]] = set()
+        for finding in decision.findings:
+            key = (finding.rule, finding.stage)
+            if key not in seen:
+                seen.add(key)
+                self._finding(finding)
+
+    def _finding(self, finding: Finding) -> None:
+        enforced = "true" if finding.enforced else "false"
+        self._decisions.labels(
+            str(finding.action), finding.category, finding.stage.value, enforced
+        ).inc()
+
+    def text(self, stage: Stage, chars: int, held: int = 0) -> None:
+        """Count characters judged, and those among them that had to wait."""
+        self._scanned.labels(stage.value).inc(chars)
+        self._held.inc(held)
+
+    def failure(self, kind: str) -> None:
+        """Count something that went wrong and was answered by closing."""
+        self._failures.labels(kind).inc()
+
+    def layer(self, name: str, live: bool) -> None:
+        """Note what the self-test saw."""
+        self._layer.labels(name).set(1 if live else 0)
+
+    def active(self, change: int) -> None:
+        """Note that requests began or ended."""
+        self._active.inc(change)
+
+    def render(self) -> bytes:
+        """Return the exposition in Prometheus's text format."""
+        return generate_latest(self.registry)
