@@ -1,0 +1,151 @@
+"""``guard``: the token layer in a ``llama_cpp.Llama``, wherever it samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from llama_cpp import Llama
+
+from llamacpp_prism.errors import InterleavedGenerationError, RequestError, UnsupportedModelError
+from llamacpp_prism.gate import Gate, with_gate
+from llamacpp_prism.grammar import GrammarState
+from llamacpp_prism.vocabulary import vocabulary_of
+from prism.config import Settings
+from prism.policy import load_policy
+from prism.policy.compiled import CompiledPolicy
+from prism.steer.guard import TokenGuard
+from prism.steer.vocabulary import Vocabulary
+
+_LEAST_REPEAT_PENALTY = 1e-6
+"""The engine multiplies masked logits by it: -inf times 0 is NaN, times -1 is +inf."""
+
+
+class GuardedLlama(Llama):  # type: ignore[misc]
+    """A ``Llama`` every token of which went through a ``Gate``. Made by ``guard``."""
+
+    _prism_guard: Callable[[], TokenGuard]
+    _prism_reason: str
+    _prism_gate: Gate | None
+    _prism_turn: object
+    _prism_resume: bool
+
+    def _init_sampler(
+        self,
+        *,
+        logits_processor: Any = None,
+        grammar: Any = None,
+        repeat_penalty: float = 1.0,
+        **options: Any,
+    ) -> Any:
+        """Build the engine's sampler with the gate in it and the grammar in the gate."""
+        if self.draft_model is not None:
+            raise UnsupportedModelError(_NO_DRAFTS)
+        for name, value in {"repeat_penalty": repeat_penalty, **options}.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RequestError(f"{name} must be a finite number, not {value}")
+        gate = self._prism_gate
+        if gate is None or not self._prism_resume:
+            state = None if grammar is None else GrammarState(self._model.vocab, grammar)
+            gate = Gate(self._prism_guard(), state, narrowed=bool(logits_processor))
+        self._prism_gate = gate
+        self._prism_resume = True
+        return super()._init_sampler(
+            logits_processor=with_gate(logits_processor, gate),
+            repeat_penalty=max(repeat_penalty, _LEAST_REPEAT_PENALTY),
+            **options,
+        )
+
+    def sample(self, *args: Any, **kwargs: Any) -> int:
+        """Return the next token, as ``Llama.sample`` does, once the gate has settled it."""
+        token: int = super().sample(*args, **kwargs)
+        gate = self._prism_gate
+        assert gate is not None  # _init_sampler ran
+        token = gate.settle(token)
+        if self._logits_all:
+            gate.hide(self.scores[self.n_tokens - 1])
+        return token
+
+    def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Any, None]:
+        """Yield tokens as ``Llama.generate`` does."""
+        turn = self._prism_turn = object()
+        self._prism_resume = False
+        for token in super().generate(*args, **kwargs):
+            sent = yield token
+            if sent is not None:
+                # The engine takes them for drafts, and asks for a token in the middle of them.
+                raise UnsupportedModelError("no tokens can be sent into a guarded generation")
+            if self._prism_turn is not turn:
+                raise InterleavedGenerationError(
+                    "another generation has begun on this model; finish one before the next"
+                )
+
+    def _create_completion(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        if kwargs.get("echo") and kwargs.get("logprobs") is not None:
+            raise RequestError(
+                "echo with logprobs would show the unmoderated model: ask for one of them"
+            )
+        for token in kwargs.get("logit_bias") or ():
+            if not str(token).isdecimal() or int(token) >= self.n_vocab():
+                raise RequestError(f"logit_bias: {str(token)[:32]!r} is no token id of this model")
+        for response in super()._create_completion(*args, **kwargs):
+            for choice in response["choices"]:
+                if choice["finish_reason"] and self._prism_gate and self._prism_gate.refusing:
+                    choice["finish_reason"] = self._prism_reason
+            yield response
+
+    def __getstate__(self) -> Any:
+        raise TypeError("a guarded Llama can't be pickled or copied: guard the copy instead")
+
+
+_NO_DRAFTS = (
+    "speculative decoding shows the token layer tokens that were never accepted: "
+    "load the model without a draft model"
+)
+
+
+def guard(
+    llama: Llama,
+    policy: CompiledPolicy | str | Path | None = None,
+    *,
+    vocabulary: Vocabulary | None = None,
+) -> Llama:
+    """Put ``llama`` under ``policy``, in place, and return it.
+
+    ``policy`` is a compiled policy, a policy file or the name of a shipped policy; without one,
+    ``PRISM_CONFIG`` or ``PRISM_POLICY`` say which. Guarding again replaces the policy.
+    """
+    if policy is None:
+        policy = Settings.from_env().strictest
+    elif not isinstance(policy, CompiledPolicy):
+        policy = load_policy(policy)
+    words = vocabulary or vocabulary_of(llama)
+    token_guard = TokenGuard.compile(policy, words)
+    return install(llama, lambda: token_guard)
+
+
+def install(
+    llama: Llama, choose: Callable[[], TokenGuard], *, reason: str = "content_filter"
+) -> Llama:
+    """Put ``llama`` under the guard that ``choose`` names at the start of each generation.
+
+    ``reason`` is the finish_reason of completions that end in a refusal.
+    """
+    if llama.draft_model is not None:
+        raise UnsupportedModelError(_NO_DRAFTS)
+    llama._prism_guard = choose
+    llama._prism_reason = reason
+    llama._prism_gate = None
+    llama._prism_turn = None
+    llama._prism_resume = False
+    llama._sampler = None  # one from before the guard would go on unmasked
+    base = type(llama)
+    if not issubclass(base, GuardedLlama):
+        # The instance changes its class: the server calls Llama's methods unbound, and scripts
+        # hold references to this very object.
+        llama.__class__ = (
+            GuardedLlama if base is Llama else type(base.__name__, (GuardedLlama, base), {})
+        )
+    return llama

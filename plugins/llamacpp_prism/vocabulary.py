@@ -1,0 +1,45 @@
+"""What a loaded llama.cpp model prints for each of its tokens."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import llama_cpp
+from llama_cpp.llama_tokenizer import LlamaHFTokenizer, LlamaTokenizer
+
+from llamacpp_prism.errors import UnsupportedModelError
+from prism.steer.vocabulary import Vocabulary
+
+
+def vocabulary_of(llama: Any) -> Vocabulary:
+    """Return the vocabulary of ``llama``, byte for byte as its completions print it."""
+    tokenizer = llama.tokenizer_
+    if isinstance(tokenizer, LlamaHFTokenizer):
+        return Vocabulary.from_tokenizer(tokenizer.hf_tokenizer)
+    if not isinstance(tokenizer, LlamaTokenizer):
+        raise UnsupportedModelError(
+            f"can't read the vocabulary of a {type(tokenizer).__name__}: "
+            "pass guard(..., vocabulary=prism.steer.Vocabulary(...))"
+        )
+    model = llama._model
+    ids = range(llama.n_vocab())
+    ends = [token for token in ids if llama_cpp.llama_vocab_is_eog(model.vocab, token)]
+    if not ends:
+        raise UnsupportedModelError(
+            "the model has no end-of-generation token, so a refusal could not be ended"
+        )
+    # One call a token, and the engine's own: it prints nothing for control tokens and for pieces
+    # of more than 32 bytes, so text runs on across them and the mask has to know it.
+    pieces = [model.detokenize([token]) or None for token in ids]
+    # Guards are cached for good, models are not: a guard must not keep 250 MB of weights alive.
+    alive = weakref.ref(llama)
+
+    def encode(text: str) -> list[int]:
+        owner = alive()
+        if owner is None:
+            raise UnsupportedModelError("the model of this vocabulary was unloaded")
+        tokens: list[int] = owner.tokenize(text.encode(), add_bos=False, special=False)
+        return tokens
+
+    return Vocabulary(pieces, ends, encode)

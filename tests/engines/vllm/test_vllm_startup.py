@@ -1,0 +1,90 @@
+"""Where vLLM would leave the processor out, it does not start, and says why and what to do."""
+
+import subprocess
+import sys
+
+import pytest
+from vllm_runs import result_of
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def cases(vllm_model, vllm_env):
+    return result_of("startup_cases.py", vllm_model, env=vllm_env)
+
+
+def test_a_plain_configuration_starts_with_masked_logprobs(cases):
+    assert cases["plain"]["logprobs_mode"] == "processed_logprobs"
+    assert cases["raw logits"]["logprobs_mode"] == "processed_logits"
+
+
+def test_the_processor_is_named_where_v1_would_hand_it_placeholders(cases):
+    assert cases["plain"]["async"] is False
+    assert not cases["plain"]["logits_processors"]
+    assert cases["async"] == ["vllm_prism:PrismLogitsProcessor"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "fix"),
+    [
+        ("speculative", "V1 model runner skips logits processors", "remove --speculative-config"),
+        ("pooling", "the pooling runner loads no logits processors", "--runner generate"),
+        ("no tokenizer", "without a tokenizer", "remove --skip-tokenizer-init"),
+        ("rust", "Rust front end runs no Python middleware", "unset VLLM_USE_RUST_FRONTEND"),
+        ("grpc", "gRPC server runs no middleware", "remove --grpc"),
+    ],
+)
+def test_an_unprotected_configuration_is_refused(cases, name, reason, fix):
+    assert cases[name]["error"] == "UnprotectedError"
+    assert "PRISM refuses to start" in cases[name]["message"]
+    assert reason in cases[name]["message"]
+    assert fix in cases[name]["message"]
+
+
+def test_a_wrong_policy_stops_the_start(cases):
+    assert cases["no policy"]["error"] in ("ConfigError", "PolicyError")
+    assert "/nowhere/policy.yaml" in cases["no policy"]["message"]
+
+
+def test_the_server_itself_exits_with_the_reason(vllm_model, vllm_env):
+    run = subprocess.run(
+        [
+            sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", vllm_model,
+            "--port", "0", "--middleware", "vllm_prism.PrismMiddleware",
+            "--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2}',
+        ],
+        capture_output=True, text=True, env=vllm_env, timeout=240, check=False,
+    )  # fmt: skip
+    assert run.returncode != 0
+    assert "PRISM refuses to start: with speculative decoding the V1" in run.stdout + run.stderr
+
+
+def test_filtered_plugins_fail_closed(vllm_env):
+    """``VLLM_PLUGINS`` leaves the start-up checks out, but not the processor: it objects."""
+    code = """
+from vllm.plugins import load_general_plugins
+load_general_plugins()
+from vllm import SamplingParams
+from vllm_prism import PrismLogitsProcessor, PrismMiddleware
+for call in (
+    lambda: PrismLogitsProcessor.validate_params(SamplingParams()),
+    lambda: PrismLogitsProcessor(None, None, False),
+    lambda: PrismMiddleware(None),
+):
+    try:
+        call()
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=vllm_env | {"VLLM_PLUGINS": "another"},
+        timeout=240,
+        check=False,
+    )
+    lines = [x for x in run.stdout.splitlines() if x.startswith("UnprotectedError")]
+    assert len(lines) == 3, run.stdout + run.stderr
+    assert all("add 'prism' to VLLM_PLUGINS" in line for line in lines)
