@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
-from house import FAST
+from house import FAST, POLICY
 from serving import healthy, http, served
 from starlette.middleware.cors import CORSMiddleware
 from upstream import Upstream, chat_body, chat_stream
@@ -136,6 +137,27 @@ def test_metrics_count_and_show_no_text(settings: Settings) -> None:
     assert reply.headers["content-type"].startswith("text/plain")
     for word in ("zephyr", "marzipan", "hello", "everywhere"):
         assert word not in reply.text
+
+
+def test_monitoring_counts_what_it_lets_pass(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.yaml"
+    path.write_text(POLICY + "\nmode: monitor\n", encoding="utf-8")
+    engine = Upstream()
+    parts = ["the marzi", "pan gasket"]
+    name = engine.say("m", body=chat_body("".join(parts)), stream=chat_stream(parts))
+    app = PrismMiddleware(engine.app, settings=Settings.for_policy(path), timing=FAST)
+    with served(app) as url:
+        healthy(url)  # the self-test's rule is enforced all the same
+        body = {**BAD, "model": name}
+        got = post(url, body).json()["choices"][0]
+        assert (got["message"]["content"], got["finish_reason"]) == ("the marzipan gasket", "stop")
+        streamed = post(url, {**body, "stream": True}).text
+        assert '"content":"the marzi"' in streamed  # and nothing is held back
+        for stage, category in (("prompt", "prv"), ("output", "cyb")):
+            line = f'category="{category}",enforced="false",stage="{stage}"}} 2.0'
+            deadline = time.monotonic() + 10
+            while line not in text_of(url):
+                assert time.monotonic() < deadline, text_of(url)
 
 
 def test_the_registry_is_our_own() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import websockets.sync.client
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import http
 from starlette._utils import get_route_path
@@ -143,6 +143,7 @@ async def test_a_websocket_is_closed_where_no_reason_can_be_given(middleware: An
     assert sent[0]["code"] == 1008
 
 
+@settings(deadline=None)
 @given(
     path=st.text("/v1ab", max_size=8).map(lambda text: "/" + text),
     root=st.sampled_from(["", "/v1", "/a", "/a/b", "/"]),

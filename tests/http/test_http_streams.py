@@ -97,6 +97,7 @@ async def test_how_the_engine_splits_its_text_changes_nothing(
         assert got["message"]["content"] == text
 
 
+@RELAXED
 @given(
     data=st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))),
     places=st.lists(st.integers(0, 10_000), max_size=20),

@@ -2,14 +2,18 @@
 
 ``HttpError``
 ├── ``BadRequest``        400  the body is not what the API's contract says
-├── ``Unauthorised``      401  the engine wants a key and this is not one
+├── ``Unauthorised``      401  a key is wanted, the tenants' or the engine's, and this is not one
 ├── ``NotModerated``      403  no rule of the text layer covers this route
+├── ``TenantDisabled``    403  the key is right, and the operator has switched its tenant off
 ├── ``MethodNotAllowed``  405
 ├── ``BodyTimeout``       408
 ├── ``TooLarge``          413
 ├── ``UnsupportedBody``   415  encodings and media types that can't be judged
+├── ``TooManyRequests``   429  the tenant has used up what it may use for now
 ├── ``UpstreamShape``     502  the engine said something that can't be judged
-└── ``Unavailable``       503  a layer isn't live, or every worker is busy
+├── ``UpstreamDown``      502  the proxy's upstream isn't there, or broke off
+├── ``Unavailable``       503  a layer isn't live, or every worker is busy
+└── ``UpstreamSlow``      504  the proxy's upstream took too long
 
 All carry the OpenAI error shape, so that the official clients raise their own typed exceptions.
 """
@@ -17,6 +21,7 @@ All carry the OpenAI error shape, so that the official clients raise their own t
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from prism.http.asgi import Headers, Send
@@ -62,7 +67,7 @@ class BadRequest(HttpError):
 
 
 class Unauthorised(HttpError):
-    """The engine was started with an API key and the request carries another or none."""
+    """There are tenants, or the engine has an API key, and the request carries no such key."""
 
     status = 401
     type = "authentication_error"
@@ -70,6 +75,13 @@ class Unauthorised(HttpError):
 
 class NotModerated(HttpError):
     """Denied by default: nothing here knows how to judge what this route takes or gives."""
+
+    status = 403
+    type = "permission_error"
+
+
+class TenantDisabled(HttpError):
+    """The operator has switched the tenant off."""
 
     status = 403
     type = "permission_error"
@@ -103,10 +115,35 @@ class UnsupportedBody(HttpError):
     type = "invalid_request_error"
 
 
+class TooManyRequests(HttpError):
+    """The tenant is over one of its rates; it may come back after ``retry_after`` seconds."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        seconds = max(1, math.ceil(retry_after))
+        super().__init__(message, code="rate_limit_exceeded", headers={"retry-after": str(seconds)})
+
+
 class UpstreamShape(HttpError):
     """The engine's answer has a form that can't be judged, so none of it goes out."""
 
     status = 502
+    type = "upstream_error"
+
+
+class UpstreamDown(HttpError):
+    """The server behind the proxy can't be reached, or broke off its answer."""
+
+    status = 502
+    type = "upstream_error"
+
+
+class UpstreamSlow(HttpError):
+    """The server behind the proxy said nothing for too long."""
+
+    status = 504
     type = "upstream_error"
 
 

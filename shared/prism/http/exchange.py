@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import anyio
 
-from prism.http.asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from prism.http.asgi import ASGIApp, ClientGone, Message, RawHeaders, Receive, Scope, Send
 from prism.http.errors import HttpError, UpstreamShape, dumps, send_error
 from prism.http.families.openai_common import WITHHELD, read_json, safe_error
 from prism.http.family import Call, Family, StreamFilter
@@ -82,6 +82,12 @@ class Exchange:
             tasks.start_soon(self._reap, tasks.cancel_scope)
             try:
                 await self._app(self._forwarded(), self._receive, self._send)
+            except ClientGone:  # the proxy's word for a client that takes nothing any more
+                self.outcome = "client_gone"
+                self._finish(early=True)
+            except HttpError as error:  # the proxy's words for what its upstream did
+                if not self._complete and not self._gone.is_set():
+                    await self._fail(error)
             except Exception as error:
                 if not self._complete and not self._gone.is_set():
                     _log.exception("the engine's application failed")

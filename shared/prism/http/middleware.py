@@ -175,7 +175,20 @@ class PrismMiddleware:
         if scope["method"] == "POST":
             body = await read_body(scope, receive, self._settings.limits.max_body_bytes)
             receive = _replay(body, receive)
-        await self._app(scope, receive, send)
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except HttpError:
+            # A proxy's upstream broke off. After the head no error can be told; the server in
+            # front closes the connection, and the client sees that something is missing.
+            if not started:
+                raise
 
     async def _moderate(
         self, family: Family, scope: Scope, receive: Receive, send: Send, ours: Send
