@@ -103,7 +103,8 @@ WRONG = {
     ),
     "tenants": (
         "policy: house.yaml\ntenants: {}\n",
-        "prism.yaml:2:1: tenants: tenants are not part of this version; remove the key",
+        "prism.yaml:2:10: tenants: must be text, not keys and values; "
+        "put text that holds a colon in quotes",
     ),
     "policy that isn't text": (
         "policy: [house.yaml]\n",

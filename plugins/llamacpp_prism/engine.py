@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from llama_cpp import Llama
+from llama_cpp.llama_tokenizer import LlamaTokenizer
 
-from llamacpp_prism.errors import InterleavedGenerationError, RequestError, UnsupportedModelError
+from llamacpp_prism.errors import (
+    InterleavedGenerationError,
+    ModerationFailedError,
+    RequestError,
+    UnsupportedModelError,
+)
 from llamacpp_prism.gate import Gate, with_gate
 from llamacpp_prism.grammar import GrammarState
-from llamacpp_prism.vocabulary import vocabulary_of
+from llamacpp_prism.vocabulary import texts_of, vocabulary_of
 from prism.config import Settings
 from prism.policy import load_policy
 from prism.policy.compiled import CompiledPolicy
@@ -62,7 +68,8 @@ class GuardedLlama(Llama):  # type: ignore[misc]
         """Return the next token, as ``Llama.sample`` does, once the gate has settled it."""
         token: int = super().sample(*args, **kwargs)
         gate = self._prism_gate
-        assert gate is not None  # _init_sampler ran
+        if gate is None:
+            raise ModerationFailedError("the engine sampled a token without calling the guard")
         token = gate.settle(token)
         if self._logits_all:
             gate.hide(self.scores[self.n_tokens - 1])
@@ -95,6 +102,17 @@ class GuardedLlama(Llama):  # type: ignore[misc]
                 if choice["finish_reason"] and self._prism_gate and self._prism_gate.refusing:
                     choice["finish_reason"] = self._prism_reason
             yield response
+
+    def detokenize(
+        self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False
+    ) -> bytes:
+        """Return the text of ``tokens``: what ``Llama.detokenize`` does, without losing words."""
+        if not isinstance(self.tokenizer_, LlamaTokenizer):
+            text: bytes = super().detokenize(tokens, prev_tokens=prev_tokens, special=special)
+            return text
+        text = b"".join(texts_of(self._model, tokens, special=special))
+        first = tokens[0] if tokens else None
+        return text.removeprefix(b" ") if first == self.token_bos() else text
 
     def __getstate__(self) -> Any:
         raise TypeError("a guarded Llama can't be pickled or copied: guard the copy instead")

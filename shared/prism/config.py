@@ -7,11 +7,12 @@ in any part raises, with every problem and its place.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -20,8 +21,16 @@ from prism.policy.compiled import CompiledPolicy
 from prism.policy.compiler import load_policy
 from prism.policy.compose import stricter
 from prism.policy.store import display, locate
+from prism.tenants.directory import Directory
+from prism.tenants.model import TenantLimits
+from prism.tenants.shelf import Shelf
+from prism.tenants.store import TenantStore
 
 DEFAULT_POLICY = "default"
+REFUSE = "refuse"
+"""What ``anonymous`` says where nobody gets in without a key."""
+
+T = TypeVar("T")
 
 
 class ConfigError(ProblemsError):
@@ -42,20 +51,50 @@ class ConfigFile(Model):
     policy: str | None = Field(None, min_length=1, examples=["policy: policy.yaml"])
     floor: str | None = Field(None, min_length=1, examples=["floor: strict"])
     limits: Limits = Field(default=Limits(), examples=["limits: {max_choices: 4}"])
+    tenants: str | None = Field(default=None, min_length=1, examples=["tenants: tenants/"])
+    anonymous: str | None = Field(default=None, min_length=1, examples=["anonymous: refuse"])
+    anonymous_limits: TenantLimits | None = Field(
+        default=None, examples=["anonymous_limits: {requests_per_minute: 60}"]
+    )
+
+
+@dataclass(frozen=True)
+class TenantSettings:
+    """Who may use the server. ``directory`` is the folder as it was when the server started.
+
+    ``anonymous`` is the policy of requests without a known key; ``None``: they are refused.
+    """
+
+    store: TenantStore
+    directory: Directory
+    anonymous: CompiledPolicy | None = None
+    anonymous_limits: TenantLimits = field(default_factory=TenantLimits)
+
+    @property
+    def policies(self) -> tuple[CompiledPolicy, ...]:
+        """Every policy that a request may get here."""
+        open_to_all = () if self.anonymous is None else (self.anonymous,)
+        return (*self.directory.policies.values(), *open_to_all)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A configuration in effect. ``others``: policies beside ``policy`` that a request may get."""
+    """A configuration in effect. ``others``: policies beside ``policy`` that a request may get.
+
+    ``tenants`` is ``None`` on a server that makes no difference between its clients.
+    """
 
     policy: CompiledPolicy
     limits: Limits = field(default_factory=Limits)
     others: tuple[CompiledPolicy, ...] = ()
+    tenants: TenantSettings | None = None
 
     @cached_property
     def policies(self) -> Mapping[str, CompiledPolicy]:
-        """Every policy that a request may get, by digest."""
-        return MappingProxyType({p.digest: p for p in (self.policy, *self.others)})
+        """Every policy that a request may get, by digest; the tenants' too."""
+        of_tenants = self.tenants.policies if self.tenants is not None else ()
+        every = (self.policy, *self.others, *of_tenants)
+        return MappingProxyType({p.digest: p for p in every})
 
     @cached_property
     def strictest(self) -> CompiledPolicy:
@@ -91,35 +130,100 @@ class Settings:
 
         ``policy`` replaces the file's own and is relative to the working directory.
         """
+        return _Reading(Path(path), policy).settings()
+
+    @classmethod
+    def tenant_store(cls, path: str | Path) -> TenantStore:
+        """Return the folder of tenants that the configuration file at ``path`` names, unread.
+
+        The folder need not be there yet. Raises ``ConfigError``.
+        """
+        return _Reading(Path(path), None).store()
+
+
+class _Reading:
+    """A configuration file while it is read: what it says, and all that is wrong with it."""
+
+    def __init__(self, path: Path, policy: str | Path | None) -> None:
         try:
-            document = read(Path(path), name=display(Path(path)))
+            self._document = read(path, name=display(path))
         except ProblemsError as error:
             raise ConfigError(error.problems) from None
-        problems: list[Problem] = []
-        file = _check(document, problems)
-        here = Path(path).parent
-        ref = policy or _reference(document, "policy", here, problems) or DEFAULT_POLICY
-        floor = _reference(document, "floor", here, problems)
-        compiled: CompiledPolicy | None = None
+        self._problems: list[Problem] = []
+        self._here = path.parent
+        self._file = _check(self._document, self._problems)
+        ref = policy or self._reference("policy") or DEFAULT_POLICY
+        self._shelf = Shelf(ref, self._reference("floor"))
+
+    def settings(self) -> Settings:
+        """Return everything compiled. Raises ``ConfigError``."""
+        policy = self._try(self._shelf.default)
+        self._try(lambda: self._shelf.floor)
+        tenants = self._tenants()
+        self._refuse_without_tenants()
+        if self._problems or self._file is None or policy is None:
+            raise ConfigError(self._problems)
+        return Settings(policy, self._file.limits, tenants=tenants)
+
+    def store(self) -> TenantStore:
+        """Return the folder of tenants. Raises ``ConfigError``."""
+        if "tenants" not in self._document.root.value:
+            message = "has no folder of tenants"
+            fix = "add it, for example `tenants: tenants/`"
+            file = self._document.file
+            self._problems.append(Problem(file, 0, 0, "tenants", message, fix))
+        if self._problems or self._file is None or self._file.tenants is None:
+            raise ConfigError(self._problems)
+        return TenantStore(self._here / self._file.tenants, self._shelf)
+
+    def _tenants(self) -> TenantSettings | None:
+        if self._file is None or self._file.tenants is None:
+            return None
+        store = TenantStore(self._here / self._file.tenants, self._shelf)
+        if not store.folder.is_dir():
+            message = f"no such folder: {display(store.folder)}"
+            fix = "make it with `prism tenant add`, or check the path, relative to this file"
+            self._problems.append(self._document.problem(("tenants",), message, fix))
+            return None
+        directory = self._try(store.load)
+        anonymous: CompiledPolicy | None = None
+        if self._file.anonymous not in (None, REFUSE):
+            ref = self._reference("anonymous")
+            anonymous = self._try(lambda: self._shelf.plain(ref)) if ref is not None else None
+        elif self._file.anonymous_limits is not None:
+            message = "has no effect: requests without a key are refused"
+            fix = "remove it, or name a policy, as in `anonymous: strict`"
+            problem = self._document.problem(("anonymous_limits",), message, fix, of_key=True)
+            self._problems.append(problem)
+        if directory is None:
+            return None
+        limits = self._file.anonymous_limits or TenantLimits()
+        return TenantSettings(store, directory, anonymous, limits)
+
+    def _refuse_without_tenants(self) -> None:
+        given = self._document.root.value
+        for key in ("anonymous", "anonymous_limits"):
+            if key in given and "tenants" not in given:
+                message, fix = "has no effect without tenants", "add `tenants: …`, or remove it"
+                problem = self._document.problem((key,), message, fix, of_key=True)
+                self._problems.append(problem)
+
+    def _try(self, load: Callable[[], T]) -> T | None:
         try:
-            compiled = load_policy(ref, floor=floor)
+            return load()
         except ProblemsError as error:
-            problems.extend(error.problems)
-        if problems or file is None or compiled is None:
-            raise ConfigError(problems)
-        return cls(compiled, file.limits)
+            self._problems.extend(error.problems)
+            return None
+
+    def _reference(self, key: str) -> Path | None:
+        return _reference(self._document, key, self._here, self._problems)
 
 
 def _check(document: Document, problems: list[Problem]) -> ConfigFile | None:
     try:
         return validate(document, ConfigFile)
     except ProblemsError as error:
-        problems.extend(
-            replace(p, message="tenants are not part of this version", fix="remove the key")
-            if p.key == "tenants"
-            else p
-            for p in error.problems
-        )
+        problems.extend(error.problems)
         return None
 
 

@@ -60,3 +60,30 @@ def test_a_pattern_that_backtracks_for_ever_raises_instead_of_stalling():
     evil = RegexSet.compile((Regex.compile("evil", pattern, ignore_case=False, held=True),))
     with pytest.raises(TimeoutError):
         evil.scanner().feed("a" * 40 + "b c")
+
+
+def test_without_patterns_nothing_is_held():
+    scanner = RegexSet.compile(()).scanner()
+    assert scanner.feed("some text") == []
+    assert scanner.open_from() == len("some text")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "begins"),
+    [
+        (r"\bAKIA[0-9]{4}\b", "A"),
+        (r"(?:foo|bar)x", "fb"),
+        (r"a?bc", "ab"),
+        (r"[0-9]{3}x", "0123456789"),
+        (r".abc", None),
+        (r"\w{1,3}x", None),
+        (r"[^a]b", None),
+    ],
+)
+def test_where_a_pattern_may_begin_is_read_off_it(pattern, begins):
+    rules = RegexSet.compile((Regex.compile("r", pattern, ignore_case=False, held=True),))
+    if begins is None:
+        assert rules.may_begin is None
+    else:
+        found = {c for c in map(chr, range(32, 127)) if rules.may_begin.search(c)}
+        assert found == set(begins)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from prism import __version__
-from prism.cli import check, serve
+from prism.cli import check, proxy, serve
 from prism.cli.policy import compile as compile_
 from prism.cli.policy import diff, lint, show, test
 
@@ -31,6 +31,7 @@ app.add_typer(policy, name="policy")
 
 app.command("check")(check.check)
 app.command("serve", context_settings=serve.CONTEXT)(serve.serve)
+app.command("proxy")(proxy.proxy)
 policy.command("lint")(lint.lint)
 policy.command("test")(test.run)
 policy.command("show")(show.show)

@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from prism.cli.output import bad_input, reporting
+from prism.cli.output import bad_input
+from prism.cli.settings import chosen
 
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -81,7 +82,7 @@ def serve(
             bad_input(f"{message}; install it with {launch.install}", False)
     if chosen is Engine.LLAMACPP and model is not None and not Path(model).is_file():
         bad_input(f"--model: no such file: {model}", False)
-    os.environ.update(_environment(policy, config))
+    os.environ.update(chosen(policy, config)[0])
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, command(chosen, model, host, port, context.args))
@@ -103,23 +104,3 @@ def _engine(engine: Engine | None, model: str | None) -> Engine:
     if model is None:
         bad_input("which model? give --model (and --engine, if it isn't a .gguf file)", False)
     return Engine.LLAMACPP if model.endswith(".gguf") else Engine.VLLM
-
-
-def _environment(policy: str | None, config: str | None) -> dict[str, str]:
-    """Check everything as the server will, and return what tells it where to look."""
-    from prism.config import Settings
-    from prism.policy.store import locate
-
-    with reporting(False):
-        given: dict[str, str] = {}
-        if config is not None:
-            given["PRISM_CONFIG"] = str(Path(config).resolve())
-        if policy is not None:  # absolute: the engine may change its working directory
-            given["PRISM_POLICY"] = str(locate(policy).resolve())
-        settings = Settings.from_env({**os.environ, **given})
-    typer.echo(
-        f"prism: policy {settings.policy.id} ({settings.policy.digest[:12]}), "
-        f"{len(settings.policy.rules)} rules",
-        err=True,
-    )
-    return given

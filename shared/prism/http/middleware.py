@@ -1,13 +1,12 @@
 """The text layer: one pure ASGI middleware in front of any server that speaks OpenAI's APIs.
 
-A request passes, in this order: the table of routes (deny by default), the self-test's gate, the
-body's reader, its API family, p(x), the engine, q(Y), its API family again.
+A request passes, in this order: the table of routes (deny by default), its tenant, the self-test's
+gate, the body's reader, its API family, p(x), the engine, q(Y), its API family again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
 from collections.abc import Iterator, Sequence
 
@@ -20,7 +19,6 @@ from prism.http.asgi import (
     Scope,
     Send,
     header,
-    headers,
     route_path,
 )
 from prism.http.body import check_media_type, parse_object, read_body
@@ -28,7 +26,6 @@ from prism.http.cors import readable
 from prism.http.errors import (
     HttpError,
     NotModerated,
-    Unauthorised,
     Unavailable,
     send_error,
     send_json,
@@ -41,7 +38,8 @@ from prism.http.locales import pick
 from prism.http.pool import Pool
 from prism.http.routes import ENGINE_HEALTH, HEALTH, Route, Table
 from prism.http.selftest import SCOPE_KEY, Probe, SelfTest, Timing
-from prism.moderator import Moderator, Session
+from prism.http.tenancy import Guest, Tenancy
+from prism.moderator import Session
 from prism.record import metrics as exposition
 from prism.record.metrics import Metrics
 from prism.record.receipt import HEADER, Receipt
@@ -50,8 +48,6 @@ from prism.types import Stage
 
 API_KEY_ENV = "PRISM_ENGINE_API_KEY"
 """The engine's own API key, where its adapter can't tell it: the self-test needs one to get in."""
-
-_TENANT = "default"
 
 
 class PrismMiddleware:
@@ -62,7 +58,8 @@ class PrismMiddleware:
     ``detokenise`` turns token ids into text, special tokens included; without it prompts of ids
     are refused. ``processed_logprobs`` states that the engine shows probabilities after the token
     layer's mask, so that alternatives to the sampled token may be shown. ``api_keys`` are the
-    engine's; requests without one of them are refused before they are judged.
+    engine's: without tenants, requests that carry none of them are refused before they are judged;
+    with tenants, the tenant's key is what counts and the first of these is sent to the engine.
 
     Raises ``ConfigError`` when ``settings`` are left out and the environment's are wrong.
     """
@@ -81,30 +78,31 @@ class PrismMiddleware:
     ) -> None:
         self._app = app
         self._settings = settings if settings is not None else Settings.from_env()
-        self._moderator = Moderator(self._settings.policy)
         self._layers = tuple(layers)
-        self._api_keys = [key.encode() for key in api_keys]
         self._processed_logprobs = processed_logprobs
         limits = self._settings.limits
-        self._reading = Reading(limits.max_prompt_chars, limits.max_choices, engine, detokenise)
         self._table = Table(FAMILIES)
         self._pool = Pool()
         self._active = 0
         self._serial = engine == "llamacpp"
         self.metrics = Metrics()
-        policies = (self._settings.policy, self._settings.strictest)
-        self._refusals: tuple[str, ...] = ()
-        if "token" in self._layers:
-            texts = {text for policy in policies for text in policy.messages.values()}
-            self._refusals = tuple(sorted(texts))
+        engine_key = api_keys[0] if api_keys else os.environ.get(API_KEY_ENV)
+        self._tenancy = Tenancy(
+            self._settings,
+            reading=Reading(limits.max_prompt_chars, limits.max_choices, engine, detokenise),
+            metrics=self.metrics,
+            api_keys=api_keys,
+            engine_key=engine_key,
+            token_layer="token" in self._layers,
+        )
         self.selftest = SelfTest(
             moderated=self._http,
             inner=app,
-            policies=policies,
+            policies=(self._settings.policy, self._settings.strictest),
             layers=self._layers,
-            stamp=self._stamped,
+            stamp=lambda: _stamped(self._tenancy.server()),
             busy=lambda: self._serial and self._active > 0,
-            api_key=api_keys[0] if api_keys else os.environ.get(API_KEY_ENV),
+            api_key=engine_key,
             metrics=self.metrics,
             timing=timing or Timing(),
         )
@@ -172,8 +170,9 @@ class PrismMiddleware:
         """Hand a route without generated text to the engine."""
         if route.path in ENGINE_HEALTH and not self.selftest.ok:
             raise self._red()
+        guest = self._tenancy.visit(route.path, scope)
         if scope["method"] == "POST":
-            body = await read_body(scope, receive, self._settings.limits.max_body_bytes)
+            body = await read_body(scope, receive, guest.max_body_bytes)
             receive = _replay(body, receive)
         started = False
 
@@ -183,7 +182,7 @@ class PrismMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(guest.forward(scope), receive, watched)
         except HttpError:
             # A proxy's upstream broke off. After the head no error can be told; the server in
             # front closes the connection, and the client sees that something is missing.
@@ -196,15 +195,15 @@ class PrismMiddleware:
         probe = scope.get(SCOPE_KEY)
         if not isinstance(probe, Probe):
             probe = None
-            self._check_key(scope)
-            if not self.selftest.ok:
-                raise self._red()
-        raw = await read_body(scope, receive, self._settings.limits.max_body_bytes)
+        guest = self._tenancy.admit(scope) if probe is None else self._tenancy.server()
+        if probe is None and not self.selftest.ok:
+            raise self._red()
+        raw = await read_body(scope, receive, guest.max_body_bytes)
         check_media_type(scope)
-        call = await self._pool.run(len(raw), lambda: family.read(parse_object(raw), self._reading))
-        policy = self._settings.policy
-        locale = pick(header(scope, b"accept-language"), policy.messages)
-        session = self._moderator.session(tenant=_TENANT, locale=locale)
+        call = await self._pool.run(len(raw), lambda: family.read(parse_object(raw), guest.reading))
+        session = guest.session(pick(header(scope, b"accept-language"), guest.policy.messages))
+        guest.begin(call)
+        judge: Judge | None = None
         # The self-test's own requests don't make the server busy.
         weight = 1 if probe is None else 0
         self._count(weight)
@@ -219,10 +218,10 @@ class PrismMiddleware:
                     await self._refuse(family, call, session, ours)
                     self._note(family, session, call, "blocked_prompt", None, probe)
                     return
-            judge = self._judge(session)
+            judge = self._judge(session, guest)
             exchange = Exchange(
                 probe.inner if probe is not None else self._app,
-                scope,
+                guest.forward(scope),
                 receive,
                 send,
                 ours,
@@ -232,7 +231,7 @@ class PrismMiddleware:
                 pool=self._pool,
                 receipt=lambda: self._receipt(session, call, judge).compact(),
             )
-            with self._stamped():
+            with _stamped(guest):
                 await exchange.run()
             outcome = "blocked_output" if judge.blocked else exchange.outcome
             if judge.refused and not judge.blocked:
@@ -240,6 +239,7 @@ class PrismMiddleware:
             self._note(family, session, call, outcome, judge, probe)
         finally:
             self._count(-weight)
+            guest.end(call, judge.scanned.total() if judge is not None else 0)
 
     async def _refuse(self, family: Family, call: Call, session: Session, send: Send) -> None:
         message = session.message
@@ -258,11 +258,11 @@ class PrismMiddleware:
             {"content-type": "text/event-stream; charset=utf-8", "x-prism-id": session.id},
         )
 
-    def _judge(self, session: Session) -> Judge:
+    def _judge(self, session: Session, guest: Guest) -> Judge:
         return Judge(
             session,
-            check=self._moderator.check_output,
-            refusals=self._refusals,
+            check=guest.moderator.check_output,
+            refusals=guest.refusals,
             keep_alternatives=self._processed_logprobs,
             metrics=self.metrics,
         )
@@ -306,16 +306,6 @@ class PrismMiddleware:
         if judge is not None:
             self.metrics.text(Stage.OUTPUT, judge.scanned.total(), judge.held)
 
-    def _check_key(self, scope: Scope) -> None:
-        """Keep out whom the engine would keep out: a refusal is an answer, too."""
-        if not self._api_keys:
-            return
-        scheme, _, given = (headers(scope, b"authorization") or [""])[0].partition(" ")
-        given_raw = given.strip().encode("latin-1", "replace")
-        fine = [hmac.compare_digest(given_raw, key) for key in self._api_keys]
-        if scheme.lower() != "bearer" or not any(fine):
-            raise Unauthorised("a valid API key is needed", code="invalid_api_key")
-
     def _red(self) -> Unavailable:
         names = ", ".join(self.selftest.missing)
         return Unavailable(
@@ -328,14 +318,15 @@ class PrismMiddleware:
         self._active += change
         self.metrics.active(change)
 
-    @contextlib.contextmanager
-    def _stamped(self) -> Iterator[None]:
-        """Let the token layer know which policy is in force, for the calls made inside."""
-        token = stamp.current.set(stamp.Stamp(self._settings.policy.digest, _TENANT))
-        try:
-            yield
-        finally:
-            stamp.current.reset(token)
+
+@contextlib.contextmanager
+def _stamped(guest: Guest) -> Iterator[None]:
+    """Let the token layer know whose request the calls made inside are, under which policy."""
+    token = stamp.current.set(guest.stamp)
+    try:
+        yield
+    finally:
+        stamp.current.reset(token)
 
 
 def _is_preflight(scope: Scope) -> bool:

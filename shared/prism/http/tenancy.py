@@ -143,7 +143,7 @@ class _House:
     shared: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def refusals(self, policy: CompiledPolicy) -> tuple[str, ...]:
-        """Return what the token layer may say under ``policy``: its own words or the strictest's."""
+        """Return the token layer's refusals under ``policy``: its own words and the strictest's."""
         if not self.token_layer:
             return ()
         if policy.digest not in self.shared:
@@ -154,8 +154,9 @@ class _House:
 
 
 class Tenancy:
-    """Tells tenants apart. ``clock`` counts seconds, ``now`` tells the time, ``chance`` is in [0, 1).
+    """Tells tenants apart.
 
+    ``clock`` counts seconds, ``now`` tells the time, ``chance`` returns a number in [0, 1).
     Everything here runs on the event loop but the reading of changed files, which is done beside
     it. A change of the folder holds for new requests within about :data:`LOOK` seconds.
     """

@@ -192,6 +192,4 @@ def _explain(error: Exception, timeouts: Timeouts) -> HttpError:
         return UpstreamDown("the upstream can't be reached", code="upstream_unreachable")
     if isinstance(error, httpx.LocalProtocolError | httpx.InvalidURL):
         return BadRequest("the request can't be passed on as HTTP", code="invalid_request")
-    return UpstreamDown(
-        "the upstream broke off, or does not speak HTTP", code="upstream_broke_off"
-    )
+    return UpstreamDown("the upstream broke off, or does not speak HTTP", code="upstream_broke_off")

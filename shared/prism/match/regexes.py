@@ -12,6 +12,7 @@ back-references or anchors, word boundaries at the pattern's ends alone, and a b
 from __future__ import annotations
 
 import importlib
+import re
 import unicodedata
 from array import array
 from dataclasses import dataclass, field
@@ -125,13 +126,71 @@ class Regex:
         )
 
 
+def _beginning(pattern: Regex) -> str | None:
+    """Return an expression for the first character of ``pattern``, or ``None`` if it is any."""
+    items = list(_parser.parse(pattern.full.pattern))
+    bounded = items[0][0] is _const.AT
+    first = _first(items[1:] if bounded else items)
+    if first is None:
+        return None
+    if pattern.full.flags & regex.IGNORECASE:
+        # Case pairs outside ASCII are many and odd (ſ, K): leave those to the full search.
+        if not all(char.isascii() and char not in "kKsS" for char in first):
+            return None
+        first = {form for char in first for form in (char.lower(), char.upper())}
+    letters = "".join(re.escape(char) for char in sorted(first))
+    return (r"\b" if bounded else "") + f"[{letters}]"
+
+
+def _first(items: list[Any]) -> set[str] | None:
+    """Return the characters with which a sequence can begin, or ``None`` if they are too many."""
+    found: set[str] = set()
+    for code, value in items:
+        part, optional = _first_of(code, value)
+        if part is None:
+            return None
+        found |= part
+        if not optional:
+            return found
+    return None
+
+
+def _first_of(code: Any, value: Any) -> tuple[set[str] | None, bool]:
+    if code is _const.LITERAL:
+        return {chr(value)}, False
+    if code is _const.IN:
+        found: set[str] = set()
+        for kind, part in value:
+            if kind is _const.LITERAL:
+                found.add(chr(part))
+            elif kind is _const.RANGE and part[1] - part[0] < 128:
+                found |= {chr(c) for c in range(part[0], part[1] + 1)}
+            else:
+                return None, False
+        return found, False
+    if code is _const.SUBPATTERN:
+        return _first(list(value[-1])), False
+    if code is _const.BRANCH:
+        parts = [_first(list(branch)) for branch in value[1]]
+        if any(part is None for part in parts):
+            return None, False
+        return set().union(*(part for part in parts if part)), False
+    if code in (_const.MAX_REPEAT, _const.MIN_REPEAT):
+        return _first(list(value[2])), value[0] == 0
+    return None, False
+
+
 @dataclass(frozen=True, slots=True)
 class RegexSet:
-    """All patterns of a policy and stage; ``any_full``/``any_unsettled`` try them all at once."""
+    """All patterns of a policy and stage; ``any_full``/``any_unsettled`` try them all at once.
+
+    ``may_begin`` finds where one of them may begin at all; ``None`` if that is anywhere.
+    """
 
     patterns: tuple[Regex, ...]
     any_full: Any
     any_unsettled: Any
+    may_begin: re.Pattern[str] | None
 
     @classmethod
     def compile(cls, patterns: tuple[Regex, ...]) -> RegexSet:
@@ -141,7 +200,10 @@ class RegexSet:
             for p in patterns
         ]
         joined = "|".join(each)
-        return cls(patterns, regex.compile(joined), regex.compile(f"(?:{joined})(?!)"))
+        begins = [_beginning(p) for p in patterns]
+        known = [begin for begin in begins if begin is not None]
+        may_begin = re.compile("|".join(known)) if known and len(known) == len(begins) else None
+        return cls(patterns, regex.compile(joined), regex.compile(f"(?:{joined})(?!)"), may_begin)
 
     def scanner(self) -> RegexScanner:
         """Return a scanner at the start of a text."""
@@ -210,11 +272,13 @@ class RegexScanner:
 
     def _nothing_begins(self) -> bool:
         at = min(self._settled) - self._base
-        return (
-            self.rules.any_unsettled.search(self._buffer, at, partial=True, timeout=TIMEOUT_S)
-            is None
-            and self.rules.any_full.search(self._buffer, at, timeout=TIMEOUT_S) is None
-        )
+        if self.rules.may_begin is not None and not self.rules.may_begin.search(self._buffer, at):
+            return True
+        pending = self.rules.any_unsettled.search(self._buffer, at, partial=True, timeout=TIMEOUT_S)
+        # Every pattern may begin with what comes next: a partial match of nothing is no match.
+        if pending is not None and pending.start() < len(self._buffer):
+            return False
+        return self.rules.any_full.search(self._buffer, at, timeout=TIMEOUT_S) is None
 
     def _scan(self, index: int) -> list[Match]:
         pattern = self.rules.patterns[index]

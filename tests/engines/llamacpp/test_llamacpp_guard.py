@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,16 @@ from typing import Any
 import pytest
 from engine_texts import BLOCKED, REFUSAL, STEERED
 from llama_cpp import Llama, LlamaRAMCache
+from llama_cpp._internals import LlamaSampler
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
-from llama_cpp.llama_tokenizer import BaseLlamaTokenizer
+from llama_cpp.llama_tokenizer import BaseLlamaTokenizer, LlamaHFTokenizer
 
-from llamacpp_prism import InterleavedGenerationError, UnsupportedModelError, guard
+from llamacpp_prism import (
+    InterleavedGenerationError,
+    ModerationFailedError,
+    UnsupportedModelError,
+    guard,
+)
 from prism.moderator import Moderator
 from prism.policy import PolicyError
 from prism.policy.compiled import CompiledPolicy
@@ -245,6 +253,74 @@ def test_an_unknown_tokenizer_needs_its_vocabulary(
     with pytest.raises(UnsupportedModelError, match=r"UpperCase.*vocabulary="):
         guard(llama, policy)
     assert guard(llama, policy, vocabulary=vocabulary) is llama
+
+
+def test_a_tokenizer_of_transformers_is_read(
+    make_llama: Any, policy: CompiledPolicy, plain: Llama
+) -> None:
+    script = Path(__file__).parents[3] / "scripts" / "convert_gemma.py"
+    converted = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    tokenizer = LlamaHFTokenizer.from_pretrained(converted)
+    llama = guard(make_llama(n_ctx=128, n_batch=64, tokenizer=tokenizer), policy)
+    prompt = llama.tokenize(f"What is {BLOCKED}?".encode())
+    assert llama(prompt, max_tokens=40)["choices"][0]["text"].strip() == REFUSAL
+    text = "Words are words: \u0928\u092e\u0938\u094d\u0924\u0947!"
+    ids = plain.tokenize(text.encode(), add_bos=False)
+    assert llama.detokenize(ids).decode() == text
+
+
+def test_a_model_in_which_nothing_ends_is_refused(
+    make_llama: Any, policy: CompiledPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama = make_llama(n_ctx=64, n_batch=32)
+    monkeypatch.setattr("llama_cpp.llama_vocab_is_eog", lambda vocab, token: False)
+    with pytest.raises(UnsupportedModelError, match="end-of-generation"):
+        guard(llama, policy)
+    assert type(llama) is Llama
+
+
+def test_a_sampler_of_the_scripts_own_is_not_trusted(
+    make_llama: Any, policy: CompiledPolicy, vocabulary: Vocabulary
+) -> None:
+    llama = guard(make_llama(n_ctx=64, n_batch=32), policy, vocabulary=vocabulary)
+    llama.eval(llama.tokenize(b"Hello"))
+    llama._sampler = LlamaSampler()
+    llama._sampler.add_greedy()
+    with pytest.raises(ModerationFailedError, match="without calling the guard"):
+        llama.sample()
+
+
+def test_words_of_more_than_32_bytes_are_printed_and_judged(
+    llama: Llama,
+    plain: Llama,
+    insist: Any,
+    pieces: dict[bytes, int],
+    tmp_path: Path,
+    vocabulary: Vocabulary,
+) -> None:
+    """The engine prints nothing for them, so text on both sides would run together unseen."""
+    word = "\u092e\u0941\u0916\u094d\u092f\u092e\u0902\u0924\u094d\u0930\u0940"
+    (long,) = plain.tokenize(f" {word}".encode(), add_bos=False)
+    assert plain.detokenize([long]) == b""
+    assert llama.detokenize([long]).decode() == f" {word}"
+    ze, phyr, lantern = (pieces[p] for p in (b" ze", b"phyr", b" lantern"))
+    answer = llama("Hello", logits_processor=insist([ze, phyr, long, lantern]), max_tokens=4)
+    assert answer["choices"][0]["text"] == f" zephyr {word} lantern"
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        "prism: 1\nid: other\nextends: default\nrules:\n  - id: word\n    category: prv\n"
+        f"    stages: [prompt, output]\n    phrases: ['{word}']\n    action: block\n",
+        encoding="utf-8",
+    )
+    guard(llama, other, vocabulary=vocabulary)
+    for answer in (
+        llama(f"About {word}", max_tokens=8),
+        llama("Hello", logits_processor=insist([long]), max_tokens=8),
+    ):
+        assert word not in answer["choices"][0]["text"]
+        assert answer["choices"][0]["finish_reason"] == "content_filter"
 
 
 def test_a_generation_is_not_resumed_after_another_began(llama: Llama) -> None:
