@@ -315,10 +315,11 @@ class Base64Finder(_Finder):
                 matches += self._gap(text[behind:first])
             behind = last
             fresh = not (first == 0 and self._open)
-            if fresh and last < len(text) and not self._runs:
+            if fresh and not self._runs:
                 word = found.group()
-                if len(word) < MIN_RUN or (word.isalnum() and not may_be_base64(word)):
-                    continue  # an ordinary word, over and done: nothing to decode
+                done = last < len(text) and len(word) < MIN_RUN
+                if done or (word.isalnum() and not may_be_base64(word)):
+                    continue  # an ordinary word: nothing to decode, whatever follows
             matches += self._word(text[first:last], at + first, fresh)
         if behind < len(text):
             matches += self._gap(text[behind:])

@@ -8,7 +8,6 @@ the input that it came from.
 
 from __future__ import annotations
 
-import binascii
 import codecs
 import html
 import re
@@ -275,12 +274,24 @@ class BytesReader:
         return self._places[0] if visible or (low <= 0xF4 and high >= 0xC2) else None
 
 
+def _readable_pairs() -> frozenset[str]:
+    """Return the pairs of base64 characters that readable text can begin with."""
+    pairs = []
+    for a, high in _BASE64_VALUE.items():
+        for b, low in _BASE64_VALUE.items():
+            byte, rest = (high << 6 | low) >> 4, low & 0xF
+            ascii_ = 0x20 <= byte < 0x7F or byte in _LINE
+            if ascii_ or (0xC2 <= byte <= 0xF4 and rest >> 2 == 0b10):
+                pairs.append(a + b)
+    return frozenset(pairs)
+
+
+_READABLE_PAIRS = _readable_pairs()
+
+
 def may_be_base64(word: str) -> bool:
-    """Return whether the first characters of ``word`` decode to readable text (a quick look)."""
-    head = binascii.a2b_base64(word[:4].replace("-", "+").replace("_", "/"))
-    return all(0x20 <= byte < 0x7F or byte in _LINE or byte >= 0x80 for byte in head) and (
-        head[0] < 0x80 or head[0] >= 0xC2
-    )
+    """Return whether ``word`` may decode to readable text, as far as its first two characters say."""
+    return len(word) < 2 or word[:2] in _READABLE_PAIRS
 
 
 def base64_value(char: str) -> int | None:
