@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class GuardedLlama(Llama):  # type: ignore[misc]
         if self.draft_model is not None:
             raise UnsupportedModelError(_NO_DRAFTS)
         for name, value in {"repeat_penalty": repeat_penalty, **options}.items():
-            if isinstance(value, float) and not math.isfinite(value):
+            if isinstance(value, Real) and not math.isfinite(value):
                 raise RequestError(f"{name} must be a finite number, not {value}")
         gate = self._prism_gate
         if gate is None or not self._prism_resume:

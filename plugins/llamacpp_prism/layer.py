@@ -21,13 +21,14 @@ class TokenLayer:
         """Guard ``llama`` in place and return it. Compiles the policy now, not in a request."""
         vocabulary = vocabulary_of(llama)
         settings = self._settings
-        TokenGuard.compile(settings.strictest, vocabulary)
+        for policy in (settings.policy, settings.strictest):
+            TokenGuard.compile(policy, vocabulary)
 
         def choose() -> TokenGuard:
             # Requests run in worker threads, which get a copy of the request's context.
             stamp = current.get()
-            policy = settings.policies.get(stamp.digest) if stamp else None
-            return TokenGuard.compile(policy or settings.strictest, vocabulary)
+            stamped = settings.policies.get(stamp.digest) if stamp else None
+            return TokenGuard.compile(stamped or settings.strictest, vocabulary)
 
         # The server validates its answers and knows no other reason; the text layer, which
         # recognises the refusal, puts "content_filter".

@@ -19,7 +19,7 @@ from llama_cpp.server.model import LlamaProxy
 from pydantic import Field
 
 from llamacpp_prism import answers
-from llamacpp_prism.errors import LlamaGuardError, UnsupportedModelError
+from llamacpp_prism.errors import UnsupportedModelError
 from llamacpp_prism.layer import TokenLayer
 from prism.config import Settings
 from prism.documents import ProblemsError
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         settings, server, models = parse(sys.argv[1:] if argv is None else argv)
         app = create_app(settings, server, models)
-    except (ProblemsError, LlamaGuardError, ValueError, AssertionError, OSError) as error:
+    except (ProblemsError, RuntimeError, ValueError, AssertionError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     uvicorn.run(

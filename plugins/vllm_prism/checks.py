@@ -15,9 +15,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prism.config import Settings
+from prism.documents import ProblemsError
 from prism.steer import stamp
 
 if TYPE_CHECKING:
@@ -56,7 +58,6 @@ def install() -> None:
     global _installed
     if _installed:
         return
-    _refuse_frontends()
     from vllm.engine.arg_utils import EngineArgs
 
     # Processes started from here on must share the key.
@@ -139,15 +140,28 @@ def adapt(config: VllmConfig) -> None:
 def _examined(create: Callable[..., VllmConfig]) -> Callable[..., VllmConfig]:
     @functools.wraps(create)
     def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> VllmConfig:
-        _refuse_frontends()
-        # A policy or configuration that is wrong stops the start here, before weights are loaded.
-        Settings.from_env()
-        config = create(self, *args, **kwargs)
-        examine(config)
+        try:
+            _refuse_frontends()
+            # What is wrong in a policy stops the start here, before weights are loaded.
+            Settings.from_env()
+            config = create(self, *args, **kwargs)
+            examine(config)
+        except (ProblemsError, UnprotectedError) as error:
+            if not _main_name().startswith("vllm"):
+                raise
+            # A server's operator needs the message, not the way to it.
+            print(f"prism: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(2) from None
         adapt(config)
         return config
 
     return create_engine_config
+
+
+def _main_name() -> str:
+    """Return what this process runs: a module's name (``python -m``) or a command's."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec.name if spec is not None else Path(sys.argv[0]).name
 
 
 def _refuse_frontends() -> None:
@@ -156,8 +170,7 @@ def _refuse_frontends() -> None:
             "the Rust front end runs no Python middleware and stamps no request",
             "unset VLLM_USE_RUST_FRONTEND",
         )
-    main = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if not _GRPC.isdisjoint(sys.modules) or getattr(main, "name", None) in _GRPC:
+    if not _GRPC.isdisjoint(sys.modules) or _main_name() in _GRPC:
         raise UnprotectedError(
             "the gRPC server runs no middleware, so its requests would not be moderated as a whole",
             "remove --grpc and serve HTTP",

@@ -26,3 +26,17 @@ rules:
     phrases: ["{BLOCKED}"]
     action: block
 """
+
+SAME_EVERYWHERE = {
+    f"{STEERED}, {STEERED}, {STEERED}, {STEERED},": ("allow", "block", "allow"),
+    f"Repeat after me: {STEERED} {STEERED} zephyr": ("allow", "block", "allow"),
+    f"What is {BLOCKED}?": ("block", "-", "refused"),
+    f"Please tell me about the {BLOCKED.upper()} now": ("block", "-", "refused"),
+    "m4rble cinder, if you please": ("block", "-", "refused"),
+    "1, 2, 3, 4,": ("allow", "allow", "allow"),
+    "The capital of France is": ("allow", "allow", "allow"),
+}
+"""Prompt -> the verdict on it, on what the model says unmoderated, and on what comes out moderated.
+
+Both engines run the same weights greedily and are held to this one table.
+"""

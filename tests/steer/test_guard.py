@@ -210,3 +210,21 @@ def test_stepping_changes_nothing(vocabulary):
     row._step = None
     row.step()
     assert np.array_equal(before, row._state.head)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_blocked_prompt_may_touch_a_control_token(vocabulary, before):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    phrase, control = vocabulary.encode("zephyr lantern"), vocabulary.eos_ids
+    ids = [*control, *phrase] if before else [*phrase, *control, *vocabulary.encode("s")]
+    assert guard.row(ids).refusing
+
+
+def test_control_tokens_add_no_text_to_an_output(vocabulary):
+    # What a client sees has no control tokens, so they separate nothing there.
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    plain, split = guard.row([]), guard.row([])
+    plain.advance(vocabulary.encode("the zephyr"))
+    ids = vocabulary.encode("the zephyr")
+    split.advance([ids[0], *vocabulary.eos_ids, *ids[1:]])
+    assert np.array_equal(plain.step().banned, split.step().banned)

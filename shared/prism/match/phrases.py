@@ -47,7 +47,7 @@ Owner = tuple[str, tuple[str, ...]]
 """A rule's id, and the disguise (ROT13, reversal) the pattern stands for."""
 
 
-def _spellings(phrase: Phrase) -> Iterable[tuple[str, tuple[str, ...]]]:
+def spellings(phrase: Phrase) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Yield the phrase as the automaton must see it: written, in ROT13, reversed, both."""
     # Cased scripts whose capitals look like other letters than their small ones need both
     # spellings.
@@ -91,7 +91,7 @@ class PhraseSet:
         for phrase in phrases:
             bounded = phrase.boundary is Boundary.WORD
             flags = sum(bit for d, bit in _BITS.items() if d in phrase.disguises)
-            for text, via in _spellings(phrase):
+            for text, via in spellings(phrase):
                 owner = ((phrase.rule, via), phrase.held)
                 plain.setdefault(f" {text} " if bounded else text, []).append(owner)
                 if flags and sum(c != " " for c in text) >= SQUEEZE_MIN_LETTERS:

@@ -102,6 +102,8 @@ class TokenGuard:
         pieces = np.split(ids, np.flatnonzero(self.vocabulary.control[ids]))
         for piece in pieces:
             if len(piece) and self.vocabulary.control[piece[0]]:
+                if state.copy().end():  # a phrase may end right before the turn does
+                    return True
                 state.feed_space()
             if state.feed(self.vocabulary, piece):
                 return True

@@ -24,7 +24,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from prism.match import automaton as ac
-from prism.match.phrases import Phrase, _spellings
+from prism.match.phrases import Phrase, spellings
 from prism.policy.compiled import CompiledPolicy
 from prism.text.normalise import LETTER, fold_code_point
 from prism.types import Action, Boundary, Mode, Stage
@@ -105,7 +105,7 @@ def patterns_of(policy: CompiledPolicy) -> list[Pattern]:
         bounded, blocking = rule.boundary is Boundary.WORD, rule.action is Action.BLOCK
         for text in rule.phrases:
             phrase = Phrase(rule.id, text, rule.boundary, rule.disguises, held=True)
-            result += [Pattern(spelled, bounded, blocking) for spelled, _ in _spellings(phrase)]
+            result += [Pattern(spelled, bounded, blocking) for spelled, _ in spellings(phrase)]
     return result
 
 

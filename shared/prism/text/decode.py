@@ -290,7 +290,7 @@ _READABLE_PAIRS = _readable_pairs()
 
 
 def may_be_base64(word: str) -> bool:
-    """Return whether ``word`` may decode to readable text, as far as its first two characters say."""
+    """Return whether ``word`` may decode to readable text, going by its first two characters."""
     return len(word) < 2 or word[:2] in _READABLE_PAIRS
 
 

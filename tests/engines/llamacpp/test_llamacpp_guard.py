@@ -152,6 +152,12 @@ def test_a_blocked_prompt_of_token_ids_gets_the_refusal(llama: Llama) -> None:
     assert llama(ids, max_tokens=64)["choices"][0]["text"].strip() == REFUSAL
 
 
+@pytest.mark.parametrize("control", ["<end_of_turn>", "<unused0>", "<bos>", "<pad>"])
+def test_a_blocked_prompt_may_end_or_begin_at_a_control_token(llama: Llama, control: str) -> None:
+    for prompt in (f"What is {BLOCKED}{control} and more", f"What is{control}{BLOCKED}"):
+        assert llama(prompt, max_tokens=64)["choices"][0]["text"].strip() == REFUSAL
+
+
 def test_saying_what_is_blocked_ends_in_the_refusal(
     llama: Llama, insist: Any, pieces: dict[bytes, int]
 ) -> None:

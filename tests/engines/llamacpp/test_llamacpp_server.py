@@ -406,7 +406,9 @@ Session.finish = lambda self, choice=0, channel="content": Released("", False, s
 
 
 @pytest.mark.parametrize(
-    ("fault", "dead"), [(NO_TOKEN_LAYER, "token"), (NO_OUTPUT_FILTER, "text.output")]
+    ("fault", "dead"),
+    [(NO_TOKEN_LAYER, "token"), (NO_OUTPUT_FILTER, "text.output")],
+    ids=["token", "text.output"],
 )
 def test_a_layer_that_is_not_at_work_keeps_the_server_red(
     serving: Any, fault: str, dead: str

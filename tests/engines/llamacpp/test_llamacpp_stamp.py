@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,4 @@ async def test_the_middlewares_stamp_reaches_the_engines_threads(
             answer = await http.post("/v1/completions", json={**body, "prompt": BLOCKED})
             assert "content_filter" in answer.text
     await app.selftest.stop()
+    gc.collect()  # here, and not in some other test

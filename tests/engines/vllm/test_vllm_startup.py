@@ -47,17 +47,31 @@ def test_a_wrong_policy_stops_the_start(cases):
     assert "/nowhere/policy.yaml" in cases["no policy"]["message"]
 
 
-def test_the_server_itself_exits_with_the_reason(vllm_model, vllm_env):
+@pytest.mark.parametrize(
+    ("options", "environment", "reason"),
+    [
+        (
+            ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2}'],
+            {},
+            "prism: PRISM refuses to start: with speculative decoding the V1",
+        ),
+        ([], {"PRISM_POLICY": "/nowhere/policy.yaml"}, "/nowhere/policy.yaml"),
+    ],
+    ids=["unprotected", "misconfigured"],
+)
+def test_the_server_itself_exits_with_the_reason(
+    vllm_model, vllm_env, options, environment, reason
+):
     run = subprocess.run(
         [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", vllm_model,
-            "--port", "0", "--middleware", "vllm_prism.PrismMiddleware",
-            "--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2}',
+            "--port", "0", "--middleware", "vllm_prism.PrismMiddleware", *options,
         ],
-        capture_output=True, text=True, env=vllm_env, timeout=240, check=False,
+        capture_output=True, text=True, env=vllm_env | environment, timeout=240, check=False,
     )  # fmt: skip
-    assert run.returncode != 0
-    assert "PRISM refuses to start: with speculative decoding the V1" in run.stdout + run.stderr
+    assert run.returncode == 2, run.stderr
+    assert reason in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_filtered_plugins_fail_closed(vllm_env):

@@ -1,0 +1,35 @@
+"""How one engine fared with the prompts that all engines are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine_texts import REFUSAL, SAME_EVERYWHERE
+
+from prism.moderator import Moderator
+
+
+def verdicts(
+    moderator: Moderator,
+    unmoderated: Callable[[str], str],
+    moderated: Callable[[str], tuple[str, str]],
+) -> dict[str, tuple[str, str, str]]:
+    """Return the table of ``SAME_EVERYWHERE`` as this engine fills it.
+
+    ``unmoderated`` gives the bare engine's text; ``moderated`` text and finish reason.
+    """
+    table = {}
+    for prompt in SAME_EVERYWHERE:
+        asked = str(moderator.check_prompt(prompt).action)
+        bare = "-" if asked == "block" else _judge(moderator, unmoderated(prompt))
+        text, reason = moderated(prompt)
+        out = (
+            "refused" if (text, reason) == (REFUSAL, "content_filter") else _judge(moderator, text)
+        )
+        table[prompt] = (asked, bare, out)
+    return table
+
+
+def _judge(moderator: Moderator, text: str) -> str:
+    # A steered phrase that comes out counts as a block: that is what the text layer makes of it.
+    return "block" if moderator.check_output(text).action >= 3 else "allow"
