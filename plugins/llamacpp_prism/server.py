@@ -30,7 +30,18 @@ _LOGITS_ALL = Field(
     description="Whether to keep the logits of every position, which logprobs need: about 2 GB at "
     "n_ctx 2048 with a 262k vocabulary. llama_cpp.server defaults to True.",
 )
+_INTERRUPT = Field(
+    default=False,
+    description="Whether a new request ends the one that is running, another client's included. "
+    "llama_cpp.server defaults to True.",
+)
 _load_unguarded = LlamaProxy.load_llama_from_model_settings
+
+
+class ServerSettings(upstream.ServerSettings):  # type: ignore[misc]
+    """The server's settings, with a default that lets every client finish."""
+
+    interrupt_requests: bool = _INTERRUPT
 
 
 class ModelSettings(upstream.ModelSettings):  # type: ignore[misc]
@@ -42,12 +53,14 @@ class ModelSettings(upstream.ModelSettings):  # type: ignore[misc]
 class ServerOptions(upstream.Settings):  # type: ignore[misc]
     """What the command line takes: every option of ``llama_cpp.server``."""
 
+    interrupt_requests: bool = _INTERRUPT
     logits_all: bool = _LOGITS_ALL
 
 
 class ConfigFile(upstream.ConfigFileSettings):  # type: ignore[misc]
     """The file that ``--config_file`` names."""
 
+    interrupt_requests: bool = _INTERRUPT
     models: list[ModelSettings] = Field(default=[], description="Model configs")
 
 
@@ -135,7 +148,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 def _read_options(args: argparse.Namespace) -> tuple[Any, list[ModelSettings]]:
     name = os.environ.get("CONFIG_FILE", args.config_file)
     if not name:
-        server = parse_model_from_args(upstream.ServerSettings, args)
+        server = parse_model_from_args(ServerSettings, args)
         return server, [parse_model_from_args(ModelSettings, args)]
     text = Path(name).read_text(encoding="utf-8")
     try:
@@ -145,7 +158,7 @@ def _read_options(args: argparse.Namespace) -> tuple[Any, list[ModelSettings]]:
         raise ValueError(f"{name}: {error}") from error
     if not config.models:
         raise ValueError(f"{name}: models: there is none; add one with its path as 'model'")
-    return upstream.ServerSettings.model_validate(config), config.models
+    return ServerSettings(**config.model_dump(exclude={"models"})), config.models
 
 
 def _read_settings(ours: argparse.Namespace) -> Settings:

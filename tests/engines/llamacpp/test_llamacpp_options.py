@@ -65,12 +65,24 @@ def test_every_option_of_the_engine_is_kept(name: str) -> None:
         argv += ["--model", "model.gguf"]
     args = upstream_parser().parse_args(argv)
     _, server, models = parse(argv)
-    theirs = parse_model_from_args(upstream.ServerSettings, args)
-    assert server.model_dump() == theirs.model_dump()
+    theirs = parse_model_from_args(upstream.ServerSettings, args).model_dump()
+    if name != "interrupt_requests":
+        theirs["interrupt_requests"] = False
+    assert server.model_dump() == theirs
     expected = parse_model_from_args(upstream.ModelSettings, args).model_dump()
     if name != "logits_all":
         expected["logits_all"] = False
     assert models[0].model_dump() == expected
+
+
+def test_a_request_is_interrupted_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    config = tmp_path / "server.json"
+    config.write_text(json.dumps({"models": [{"model": "m"}]}))
+    assert parse(["--model", "m"])[1].interrupt_requests is False
+    assert parse(["--config_file", str(config)])[1].interrupt_requests is False
+    assert parse(["--model", "m", "--interrupt_requests", "true"])[1].interrupt_requests is True
+    config.write_text(json.dumps({"models": [{"model": "m"}], "interrupt_requests": True}))
+    assert parse(["--config_file", str(config)])[1].interrupt_requests is True
 
 
 def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,131 @@
+"""The proxy as a user starts it, in front of servers that know nothing of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Running:
+    """A server in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+
+Start = Callable[..., contextlib.AbstractContextManager[Running]]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def process(command: list[str], log: Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        started = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environ})
+    try:
+        yield started
+    finally:
+        started.terminate()
+        started.wait(60)
+
+
+def until_ok(url: str, started: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 180
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url, timeout=60).status_code == 200:
+                return
+        if started.poll() is not None or time.monotonic() > until:
+            pytest.fail(f"the server did not come up:\n{log.read_text()[-4000:]}")
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def start_native(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Start a native llama.cpp server."""
+
+    @contextlib.contextmanager
+    def start() -> Iterator[Running]:
+        log = tmp_path_factory.mktemp("native") / "log"
+        port = free_port()
+        command = [sys.executable, str(HERE / "native_server.py"), str(llama_gguf), str(port)]
+        with process(command, log) as started:
+            until_ok(f"http://127.0.0.1:{port}/health", started, log)
+            yield Running(f"http://127.0.0.1:{port}", started)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def start_python(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Start llama-cpp-python's server, without anything of PRISM's in it."""
+
+    @contextlib.contextmanager
+    def start() -> Iterator[Running]:
+        log = tmp_path_factory.mktemp("python") / "log"
+        port = free_port()
+        where = ["--model", str(llama_gguf), "--host", "127.0.0.1", "--port", str(port)]
+        how = ["--n_ctx", "512", "--n_threads", "1", "--logits_all", "false"]
+        with process([sys.executable, "-m", "llama_cpp.server", *where, *how], log) as started:
+            until_ok(f"http://127.0.0.1:{port}/v1/models", started, log)
+            yield Running(f"http://127.0.0.1:{port}", started)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def start_proxy(engine_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Start ``prism proxy`` and wait until it is green."""
+
+    @contextlib.contextmanager
+    def start(upstream: str, *options: str) -> Iterator[Running]:
+        log = tmp_path_factory.mktemp("proxy") / "log"
+        command = [str(Path(sys.executable).with_name("prism")), "proxy", "--upstream", upstream]
+        command += ["--policy", str(engine_policy), "--port", "0", *options]
+        with process(command, log) as started:
+            until = time.monotonic() + 60
+            while not (told := re.search(r"prism: health: (\S+)\n", log.read_text())):
+                assert started.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.1)
+            until_ok(told[1], started, log)
+            yield Running(told[1].removesuffix("/prism/health"), started)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def native(start_native: Start) -> Iterator[Running]:
+    """The native server, unmoderated."""
+    with start_native() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def moderated(native: Running, start_proxy: Start) -> Iterator[Running]:
+    """The same server behind the proxy."""
+    with start_proxy(native.url) as running:
+        yield running
