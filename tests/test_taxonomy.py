@@ -35,7 +35,8 @@ def test_an_unknown_llama_guard_code():
 def test_every_mapping_names_its_source():
     frameworks = taxonomy().frameworks
     assert set(frameworks) == {
-        "llama_guard", "openai", "anthropic", "mistral", "llama", "gemma", "rail",
+        "llama_guard", "openai", "openai_moderation", "anthropic", "mistral", "llama", "gemma",
+        "rail",
     }  # fmt: skip
     for framework in frameworks.values():
         assert framework.source_url.startswith("https://")

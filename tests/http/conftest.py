@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import openai
 import pytest
 from house import FAST, POLICY
+from raw import Raw
 from serving import healthy, http, served
 from upstream import Upstream
 
@@ -56,3 +57,12 @@ def url(middleware: PrismMiddleware) -> Iterator[str]:
 def client(url: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as made:
         yield made
+
+
+@pytest.fixture
+async def raw() -> AsyncIterator[Raw]:
+    """A server for the proxy to stand in front of."""
+    server = Raw()
+    await server.start()
+    yield server
+    await server.stop()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,3 +52,16 @@ def healthy(url: str, wait: float = 20) -> dict[str, Any]:
             return dict(reply.json())
         assert time.monotonic() < deadline, reply.text
         time.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any, *, moderated: bool = True, **options: Any) -> AsyncIterator[str]:
+    """Do the same for a test whose own loop has something to do meanwhile, and wait for green."""
+    manager = served(app, **options)
+    url = await asyncio.to_thread(manager.__enter__)
+    try:
+        if moderated:
+            await asyncio.to_thread(healthy, url)
+        yield url
+    finally:
+        await asyncio.to_thread(manager.__exit__, None, None, None)

@@ -42,7 +42,7 @@ def raw_request(url: str, target: str, method: str = "POST", body: bytes = b"{}"
         "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/systemone", "/sleep",
         "/wake_up", "/collective_rpc", "/v1/load_lora_adapter", "/start_profile", "/pause",
         "/update_weights", "/abort_requests", "/server_info", "/tokenizer_info",
-        "/completion", "/completions", "/infill", "/chat/completions", "/api/chat",
+        "/chat/completions", "/api/chat",
         "/api/generate", "/slots", "/props", "/lora-adapters", "/v1/chat/completions/control",
         "/prism", "/prism/admin",
     ],

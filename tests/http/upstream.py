@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket
 
 SSE = "text/event-stream"
 DONE = "[DONE]"
+OTHER_APIS = ("/completion", "/completions", "/infill")
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Upstream:
                 Route("/v1/chat/completions", self._answer, methods=["POST"]),
                 Route("/v1/completions", self._answer, methods=["POST"]),
                 Route("/v1/engines/copilot-codex/completions", self._answer, methods=["POST"]),
+                *(Route(path, self._answer, methods=["POST"]) for path in OTHER_APIS),
                 WebSocketRoute("/v1/realtime", self._realtime),
             ]
         )

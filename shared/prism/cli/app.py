@@ -10,6 +10,9 @@ from prism import __version__
 from prism.cli import check, proxy, serve
 from prism.cli.policy import compile as compile_
 from prism.cli.policy import diff, lint, show, test
+from prism.cli.tenant import add, disable, rotate
+from prism.cli.tenant import list as list_tenants
+from prism.cli.tenant import show as show_tenant
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -28,6 +31,13 @@ policy = typer.Typer(
     context_settings=SETTINGS,
 )
 app.add_typer(policy, name="policy")
+tenant = typer.Typer(
+    help="Say who may use the server, under which policy, and how much.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=SETTINGS,
+)
+app.add_typer(tenant, name="tenant")
 
 app.command("check")(check.check)
 app.command("serve", context_settings=serve.CONTEXT)(serve.serve)
@@ -37,6 +47,11 @@ policy.command("test")(test.run)
 policy.command("show")(show.show)
 policy.command("diff")(diff.diff)
 policy.command("compile")(compile_.compile_)
+tenant.command("add")(add.add)
+tenant.command("rotate")(rotate.rotate)
+tenant.command("show")(show_tenant.show)
+tenant.command("list")(list_tenants.list_)
+tenant.command("disable")(disable.disable)
 
 
 def _version(wanted: bool) -> None:

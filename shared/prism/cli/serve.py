@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from prism.cli.output import bad_input
-from prism.cli.settings import chosen
+from prism.cli.settings import given_settings
 
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -82,7 +82,7 @@ def serve(
             bad_input(f"{message}; install it with {launch.install}", False)
     if chosen is Engine.LLAMACPP and model is not None and not Path(model).is_file():
         bad_input(f"--model: no such file: {model}", False)
-    os.environ.update(chosen(policy, config)[0])
+    os.environ.update(given_settings(policy, config)[0])
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, command(chosen, model, host, port, context.args))

@@ -11,16 +11,18 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 
 from prism.http.asgi import ASGIApp, ClientGone, Message, RawHeaders, Receive, Scope, Send
-from prism.http.errors import HttpError, UpstreamShape, dumps, send_error
-from prism.http.families.openai_common import WITHHELD, read_json, safe_error
+from prism.http.dialect import dialect_of
+from prism.http.errors import HttpError, UpstreamShape, dumps, send_json
+from prism.http.families.openai_common import WITHHELD, read_json, read_value, safe_error
 from prism.http.family import Call, Family, StreamFilter
 from prism.http.judge import Judge
 from prism.http.pool import Pool
-from prism.http.sse import Event, Reader
+from prism.http.sse import Event
 from prism.record.receipt import HEADER
 
 _log = logging.getLogger("prism.http")
@@ -58,6 +60,7 @@ class Exchange:
         self._outer_send = send
         self._send_own = send_own  # for answers that the engine has no part in
         self._family = family
+        self._dialect = dialect_of(family)
         self._call = call
         self._judge = judge
         self._pool = pool
@@ -71,7 +74,7 @@ class Exchange:
         self._head: RawHeaders = []
         self._whole = bytearray()
         self._mode = ""
-        self._reader = Reader()
+        self._reader = self._dialect.reader()
         self._filter: StreamFilter | None = None
         self.outcome = "passed"
 
@@ -183,7 +186,7 @@ class Exchange:
             raise UpstreamShape(
                 f"the engine answered with status {self._status}", code="upstream_status"
             )
-        elif kind == "text/event-stream":
+        elif kind == self._dialect.media_type:
             self._mode = "stream"
             self._filter = self._family.stream(self._call, self._judge)
             await self._start({b"x-prism-id": self._judge.session.id.encode()})
@@ -206,7 +209,7 @@ class Exchange:
             if stream.done:
                 break
         if not more and not stream.done:
-            out += self._encode(stream.close()) + self._receipt_comment()
+            out += self._encode(stream.close()) + self._dialect.note(self._receipt())
         over = not more or stream.done
         if out or over:
             await self._write(bytes(out), more=not over)
@@ -214,13 +217,11 @@ class Exchange:
             self._finish(early=more)
 
     def _encode(self, events: list[Event]) -> bytes:
+        dialect = self._dialect
         return b"".join(
-            (self._receipt_comment() if event.last else b"") + event.encode() for event in events
+            dialect.last(event, self._receipt()) if event.last else dialect.encode(event)
+            for event in events
         )
-
-    def _receipt_comment(self) -> bytes:
-        # A comment, so that clients that allow only the API's own events never see it.
-        return f": prism-receipt {self._receipt()}\n\n".encode()
 
     async def _collect(self, body: bytes, more: bool) -> None:
         self._whole += body
@@ -241,20 +242,23 @@ class Exchange:
         self._finish(early=False)
 
     def _judged(self, raw: bytes) -> bytes:
-        return dumps(self._family.whole(self._call, read_json(raw), self._judge))
+        return dumps(self._family.whole(self._call, read_value(raw), self._judge))
 
     def _error(self, raw: bytes) -> bytes:
         self.outcome = "upstream_error"
         try:
-            return dumps(safe_error(read_json(raw), self._judge))
+            shown = safe_error(read_json(raw), self._judge)
+            if shown is WITHHELD:
+                return dumps(self._dialect.error(shown))
+            return dumps(self._dialect.engine_error(shown))
         except UpstreamShape:
             pass
         text = raw.decode("utf-8", "replace").strip()
         kind = self._header(b"content-type")
         if not kind.startswith("text/plain") or not self._judge.passes(text):
-            return dumps(WITHHELD)
+            return dumps(self._dialect.error(WITHHELD))
         error = {"message": text, "type": "upstream_error", "param": None, "code": None}
-        return dumps({"error": error})
+        return dumps(self._dialect.error({"error": error}))
 
     async def _start(self, extra: dict[bytes, bytes]) -> None:
         replaced = _DROPPED | set(extra)
@@ -295,12 +299,14 @@ class Exchange:
             shown = UpstreamShape("the engine failed to answer", code="upstream_failed")
         with contextlib.suppress(OSError):  # a server's word for a client that has gone
             if self._started:
-                event = Event(dumps(shown.body()).decode()).encode()
-                end = event + self._receipt_comment() + Event("[DONE]").encode()
+                *events, final = self._dialect.broken(shown.body())
+                end = self._encode([*events, replace(final, last=True)])
                 await self._write(end, more=False)
             else:
                 self._started = self._complete = True
-                await send_error(self._send_own, shown, {"x-prism-id": self._judge.session.id})
+                body = self._dialect.error(shown.body())
+                headers = {**shown.headers, "x-prism-id": self._judge.session.id}
+                await send_json(self._send_own, shown.status, body, headers)
         self._finish(early=True)
 
     def _header(self, name: bytes) -> str:

@@ -40,6 +40,7 @@ class Call:
     usage_injected: bool = False  # asked of the engine by us: taken out of the chunks again
     stop: frozenset[str] = frozenset()
     unread: tuple[str, ...] = ()  # kinds of content that no tier here can read
+    wanted: tuple[str, ...] | None = None  # fields of the answer, where the API lets one choose
 
     @property
     def chars(self) -> int:
@@ -65,7 +66,7 @@ class StreamFilter(Protocol):
 
 
 class Family(Protocol):
-    """One API family."""
+    """One API family. How it frames streams and errors is its ``dialect``, if not OpenAI's."""
 
     @property
     def name(self) -> str:
@@ -81,7 +82,7 @@ class Family(Protocol):
         """Check the request and take its text out. Raises :class:`~prism.http.errors.HttpError`."""
         ...
 
-    def refusal(self, call: Call, decision_id: str, message: str) -> Json:
+    def refusal(self, call: Call, decision_id: str, message: str) -> Any:
         """Return the API's normal answer, saying ``message`` and nothing else."""
         ...
 
@@ -89,8 +90,8 @@ class Family(Protocol):
         """Return the same as a stream, its end mark included."""
         ...
 
-    def whole(self, call: Call, body: Json, judge: Judge) -> Json:
-        """Return what may go out of an answer that came in one piece."""
+    def whole(self, call: Call, body: Any, judge: Judge) -> Any:
+        """Return what may go out of an answer that came in one piece, as any JSON value."""
         ...
 
     def stream(self, call: Call, judge: Judge) -> StreamFilter:

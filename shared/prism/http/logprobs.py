@@ -120,19 +120,26 @@ def chat_logprobs(taken: list[tuple[Entry, int]], keep_alternatives: bool) -> di
     """Return entries in the chat form, alternatives to the sampled token left out."""
     content = []
     for entry, _ in taken:
-        top = entry.data.get("top_logprobs")
+        # llama-server, asked for post_sampling_probs, names both fields after what they hold.
+        name = "top_probs" if "top_probs" in entry.data else "top_logprobs"
+        top = entry.data.get(name)
         alternatives = [
             _chat_token(other)
             for other in (top if isinstance(top, list) else [])
             if isinstance(other, dict)
             and (keep_alternatives or other.get("token") == entry.data["token"])
         ]
-        content.append({**_chat_token(entry.data), "top_logprobs": alternatives})
+        content.append({**_chat_token(entry.data), name: alternatives})
     return {"content": content}
 
 
 def text_entries(value: Any) -> list[Entry]:
-    """Return the entries of a completion's ``logprobs`` (four lists side by side)."""
+    """Return the entries of a completion's ``logprobs`` (four lists side by side).
+
+    llama-server writes those of a chat there instead.
+    """
+    if isinstance(value, dict) and "content" in value:
+        return chat_entries(value)
     if not isinstance(value, dict) or not isinstance(value.get("tokens"), list):
         return []
     entries = []
@@ -145,7 +152,10 @@ def text_entries(value: Any) -> list[Entry]:
 
 
 def text_logprobs(taken: list[tuple[Entry, int]], keep_alternatives: bool) -> dict[str, Any]:
-    """Return entries in the form of completions; offsets are those of the released text."""
+    """Return entries in the form they came in; offsets are those of the released text."""
+    if all(isinstance(entry.data, dict) for entry, _ in taken):
+        return chat_logprobs(taken, keep_alternatives)
+    taken = [pair for pair in taken if isinstance(pair[0].data, tuple)]
     tokens: list[str] = []
     values: list[float | None] = []
     tops: list[dict[str, float] | None] = []
@@ -182,9 +192,10 @@ def _token(item: dict[str, Any]) -> str:
 def _chat_token(item: dict[str, Any]) -> dict[str, Any]:
     raw = item.get("bytes")
     fine = isinstance(raw, list) and all(isinstance(b, int) for b in raw)
+    name = "prob" if "prob" in item else "logprob"
     return {
         "token": str(item.get("token", "")),
-        "logprob": _number(item.get("logprob")),
+        name: _number(item.get(name)),
         "bytes": raw if fine else None,
     }
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from prism.config import Settings
+from prism.http import moderations
 from prism.http.asgi import (
     ASGIApp,
     ClientGone,
@@ -23,6 +24,7 @@ from prism.http.asgi import (
 )
 from prism.http.body import check_media_type, parse_object, read_body
 from prism.http.cors import readable
+from prism.http.dialect import OPENAI, dialect_of
 from prism.http.errors import (
     HttpError,
     NotModerated,
@@ -36,7 +38,7 @@ from prism.http.family import Call, Detokenise, Family, Reading
 from prism.http.judge import Judge
 from prism.http.locales import pick
 from prism.http.pool import Pool
-from prism.http.routes import ENGINE_HEALTH, HEALTH, Route, Table
+from prism.http.routes import ENGINE_HEALTH, HEALTH, MODERATIONS, Route, Table
 from prism.http.selftest import SCOPE_KEY, Probe, SelfTest, Timing
 from prism.http.tenancy import Guest, Tenancy
 from prism.moderator import Session
@@ -137,15 +139,19 @@ class PrismMiddleware:
         await self._app(scope, watched_receive, watched_send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        family = "none"
+        family, dialect = "none", OPENAI
         ours = readable(self._app, scope, send)
         try:
             route = self._table.find(
                 route_path(scope), scope["method"], cors_preflight=_is_preflight(scope)
             )
             family = route.family.name if route.family else "other"
+            dialect = dialect_of(route.family)
             if route.family is not None:
                 await self._moderate(route.family, scope, receive, send, ours)
+            elif route.path == MODERATIONS:
+                family = "moderations"
+                await self._moderations(scope, receive, ours)
             elif route.own:
                 await self._own(route, ours)
             else:
@@ -154,7 +160,7 @@ class PrismMiddleware:
             self.metrics.request(family, "client_gone")
         except HttpError as error:
             self.metrics.request(family, f"refused_{error.status}")
-            await send_error(ours, error)
+            await send_json(ours, error.status, dialect.error(error.body()), error.headers)
 
     async def _own(self, route: Route, send: Send) -> None:
         if route.path != HEALTH:
@@ -166,11 +172,33 @@ class PrismMiddleware:
         report = {**self.selftest.report(), "policy": policy.digest, "policy_id": policy.id}
         await send_json(send, 200 if self.selftest.ok else 503, report)
 
+    async def _moderations(self, scope: Scope, receive: Receive, send: Send) -> None:
+        guest = await self._tenancy.admit(scope)
+        if not self.selftest.ok:
+            raise self._red()
+        raw = await read_body(scope, receive, guest.max_body_bytes)
+        check_media_type(scope)
+        call, inputs = await self._pool.run(
+            len(raw), lambda: moderations.read(parse_object(raw), guest.reading)
+        )
+        sessions = [guest.session() for _ in inputs]
+        guest.begin(call)
+        try:
+            work = moderations.weight(call, inputs)
+            answer = await self._pool.run(work, lambda: moderations.answer(inputs, sessions))
+        finally:
+            guest.end(call, 0)
+        self.metrics.request("moderations", "passed")
+        self.metrics.text(Stage.PROMPT, call.chars)
+        for session in sessions:
+            self.metrics.decision(session.decision)
+        await send_json(send, 200, answer, {"x-prism-id": sessions[0].id})
+
     async def _pass(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a route without generated text to the engine."""
         if route.path in ENGINE_HEALTH and not self.selftest.ok:
             raise self._red()
-        guest = self._tenancy.visit(route.path, scope)
+        guest = await self._tenancy.visit(route.path, scope)
         if scope["method"] == "POST":
             body = await read_body(scope, receive, guest.max_body_bytes)
             receive = _replay(body, receive)
@@ -195,7 +223,7 @@ class PrismMiddleware:
         probe = scope.get(SCOPE_KEY)
         if not isinstance(probe, Probe):
             probe = None
-        guest = self._tenancy.admit(scope) if probe is None else self._tenancy.server()
+        guest = await self._tenancy.admit(scope) if probe is None else self._tenancy.server()
         if probe is None and not self.selftest.ok:
             raise self._red()
         raw = await read_body(scope, receive, guest.max_body_bytes)
@@ -248,15 +276,11 @@ class PrismMiddleware:
             body = family.refusal(call, session.id, message)
             await send_json(send, 200, body, {HEADER: receipt})
             return
-        events = family.refusal_stream(call, session.id, message)
-        payload = b"".join(event.encode() for event in events[:-1])
-        payload += f": prism-receipt {receipt}\n\n".encode() + events[-1].encode()
-        await _send_bytes(
-            send,
-            200,
-            payload,
-            {"content-type": "text/event-stream; charset=utf-8", "x-prism-id": session.id},
-        )
+        *events, final = family.refusal_stream(call, session.id, message)
+        dialect = dialect_of(family)
+        payload = b"".join(map(dialect.encode, events)) + dialect.last(final, receipt)
+        fields = {"content-type": dialect.content_type, "x-prism-id": session.id}
+        await _send_bytes(send, 200, payload, fields)
 
     def _judge(self, session: Session, guest: Guest) -> Judge:
         return Judge(

@@ -14,11 +14,15 @@ from prism.http.family import Family
 
 HEALTH = "/prism/health"
 METRICS = "/prism/metrics"
+MODERATIONS = "/v1/moderations"
 
 ENGINE_HEALTH = frozenset({"/health", "/ping"})
 """The engine's own health routes; they answer 503 while a layer isn't live."""
 
 _GET = ("GET", "HEAD")
+
+OWN: dict[str, tuple[str, ...]] = {HEALTH: _GET, METRICS: _GET, MODERATIONS: ("POST",)}
+"""What PRISM answers itself, whatever the engine has there."""
 
 SAFE: dict[str, tuple[str, ...]] = {
     # Figures and names that no model wrote.
@@ -63,8 +67,8 @@ class Table:
         family = self._moderated.get(path)
         if family is not None:
             allowed: tuple[str, ...] = ("POST",)
-        elif path in (HEALTH, METRICS):
-            allowed = _GET
+        elif path in OWN:
+            allowed = OWN[path]
         elif path in SAFE:
             allowed = SAFE[path]
         else:
@@ -81,4 +85,4 @@ class Table:
                 code="method_not_allowed",
                 headers={"allow": ", ".join(allowed)},
             )
-        return Route(path, family, own=path in (HEALTH, METRICS))
+        return Route(path, family, own=path in OWN)

@@ -256,7 +256,7 @@ class SelfTest:
         return Layer(True, "refuses the self-test's phrase")
 
     async def _probe_output(self, model: str | None) -> Layer:
-        tried_alone = False
+        alone: list[bool] = []
         for stream in (False, True):
             body = _body(model, echo=True, stream=stream)
             for engine in (self._inner, _echo):
@@ -273,11 +273,15 @@ class SelfTest:
                     break
                 # This engine does not echo prompts here, so it can't be made to say the phrase:
                 # the filter is tried on an answer made in this process instead.
-                tried_alone = True
+                alone.append(stream)
             if not self._filtered(reply, stream):
                 return Layer(False, "the output filter does not say that it withheld something")
-        alone = " (tried on its own: the engine does not echo prompts)" if tried_alone else ""
-        return Layer(True, f"withholds the self-test's phrase in answers{alone}")
+        how = ""
+        if alone == [True]:
+            how = " (streams tried on their own: the engine does not echo prompts in them)"
+        elif alone:
+            how = " (tried on its own: the engine does not echo prompts)"
+        return Layer(True, f"withholds the self-test's phrase in answers{how}")
 
     def _filtered(self, reply: Reply, stream: bool) -> bool:
         if stream:

@@ -43,6 +43,8 @@ LOOK = 1.0
 """Seconds between two looks at the folder of tenants; one look is one ``stat``."""
 PAUSE = 10.0
 """Seconds before another try where the folder could not be read."""
+PATIENCE = 2.0
+"""Seconds that a request waits for changed files to be read. Then what was read before holds."""
 
 MAX_SALT = 128
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
@@ -158,7 +160,7 @@ class Tenancy:
 
     ``clock`` counts seconds, ``now`` tells the time, ``chance`` returns a number in [0, 1).
     Everything here runs on the event loop but the reading of changed files, which is done beside
-    it. A change of the folder holds for new requests within about :data:`LOOK` seconds.
+    it. A change of the folder holds for requests that come :data:`LOOK` seconds later.
     """
 
     def __init__(
@@ -205,7 +207,7 @@ class Tenancy:
         reading = self._house.reading
         return Guest(DEFAULT, self._default, reading, limits.max_body_bytes, refusals)
 
-    def admit(self, scope: Scope) -> Guest:
+    async def admit(self, scope: Scope) -> Guest:
         """Return whose request it is.
 
         Raises :class:`Unauthorised`, :class:`TenantDisabled` or :class:`TooManyRequests`.
@@ -213,7 +215,7 @@ class Tenancy:
         if self._books is None:
             self._check_engine_key(scope)
             return self.server()
-        self._look()
+        await self._look()
         guest = self._identify(self._books, scope)
         meter = guest._meter
         if meter is not None and meter.requests is not None and (wait := meter.requests.take(1)):
@@ -222,7 +224,7 @@ class Tenancy:
             )
         return guest
 
-    def visit(self, path: str, scope: Scope) -> Guest:
+    async def visit(self, path: str, scope: Scope) -> Guest:
         """Return whose request it is on a route of the engine's that isn't moderated.
 
         Raises what :meth:`admit` does, but on the routes that are open to all.
@@ -231,7 +233,7 @@ class Tenancy:
             return self.server()  # the engine looks at its keys itself
         if path in OPEN or scope["method"] == "OPTIONS":
             return replace(self.server(), _strip=True)
-        return self.admit(scope)
+        return await self.admit(scope)
 
     def _identify(self, books: _Books, scope: Scope) -> Guest:
         text = credential(scope)
@@ -298,18 +300,18 @@ class Tenancy:
 
     # What changed
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
+        """See whether the folder has changed; if so, wait for the news, though not for ever."""
         tenants = self._house.settings.tenants
-        if tenants is None or self._clock() < self._next_look:
-            return
-        if self._task is not None and not self._task.done():
-            return
-        self._next_look = self._clock() + LOOK
-        stamp = tenants.store.stamp()
-        if stamp is None or stamp != self._seen:
-            self._task = asyncio.get_running_loop().create_task(
-                self._reload(stamp), name="prism-tenants"
-            )
+        if tenants is not None and self._clock() >= self._next_look and self._task is None:
+            self._next_look = self._clock() + LOOK
+            stamp = tenants.store.stamp()
+            if stamp is None or stamp != self._seen:
+                self._task = asyncio.get_running_loop().create_task(
+                    self._reload(stamp), name="prism-tenants"
+                )
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=PATIENCE)
 
     async def _reload(self, stamp: int | None) -> None:
         try:
@@ -319,6 +321,8 @@ class Tenancy:
             self._metrics.failure("tenants")
             _log.error("the tenants can't be read; what was read before holds: %s", error)
             self._next_look = self._clock() + PAUSE
+        finally:
+            self._task = None
 
     def _read(self) -> _Books:
         tenants, books = self._house.settings.tenants, self._books

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,12 @@ from prism.http.errors import BadRequest, HttpError, Unavailable, UpstreamDown, 
 _log = logging.getLogger("prism.proxy")
 
 _KEEP_ALIVE = 4.0
-# llama-server, uvicorn and Node close idle connections after 5 s. A connection that the upstream
-# is just closing would lose a request that can't be sent twice, so ours go first.
+# llama-server, uvicorn and Node close idle connections after 5 s; ours go first.
+_STALE = 1.0
+_TRIES = 3
+# Still, a server may close a kept connection just when a request is under way (llama-server does so
+# after about every second stream). It does that at once, so the request is sent again; what takes
+# longer to fail was perhaps the request's own doing, and happens once.
 _CONNECTIONS = 1000
 _WAIT_FOR_CONNECTION = 5.0
 _CLOSING = 1.0
@@ -91,9 +96,8 @@ class Upstream:
                 self.url.copy_with(raw_path=target),
                 headers=headers,
                 content=body or None,
-                extensions={"timeout": self._patience},
             )
-            response = await self._transport.handle_async_request(request)
+            response = await self._send(request)
         try:
             yield Answer(self, response)
         finally:
@@ -101,6 +105,23 @@ class Upstream:
             # upstream. That has to happen when this task is cancelled, too.
             with anyio.move_on_after(_CLOSING, shield=True):
                 await response.aclose()
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        for left in reversed(range(_TRIES)):
+            connecting: list[str] = []
+
+            async def note(event: str, _: object, connecting: list[str] = connecting) -> None:
+                if event.startswith("connection.connect"):
+                    connecting.append(event)
+
+            begun = time.monotonic()
+            request.extensions = {"timeout": self._patience, "trace": note}
+            try:
+                return await self._transport.handle_async_request(request)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                if connecting or not left or time.monotonic() - begun > _STALE:
+                    raise
+        raise AssertionError("unreachable")
 
     async def aclose(self) -> None:
         """Close every connection."""

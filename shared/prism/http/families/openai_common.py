@@ -214,6 +214,8 @@ class OpenAIStream:
 
 def whole(call: Call, body: Json, kind: str) -> tuple[Json, list[Json]]:
     """Check the frame of an answer in one piece; return the new frame and the choices."""
+    if not isinstance(body, dict):
+        raise UpstreamShape("the engine's answer is no JSON object", code="upstream_shape")
     choices = body.get("choices")
     if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
         raise UpstreamShape("the engine's answer has no choices", code="upstream_shape")
@@ -249,12 +251,17 @@ def numbers(value: Any, depth: int = 4) -> Json | None:
     return kept
 
 
-def read_json(text: str | bytes) -> Json:
+def read_value(text: str | bytes) -> Any:
     """Parse what the engine sent. Raises :class:`UpstreamShape`."""
     try:
-        body = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise UpstreamShape("the engine sent no valid JSON", code="upstream_json") from None
+
+
+def read_json(text: str | bytes) -> Json:
+    """Parse an object that the engine sent. Raises :class:`UpstreamShape`."""
+    body = read_value(text)
     if not isinstance(body, dict):
         raise UpstreamShape("the engine sent no JSON object", code="upstream_shape")
     return body

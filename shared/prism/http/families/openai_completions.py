@@ -150,10 +150,10 @@ def _prompts(value: Any, reading: Reading) -> list[str]:
     if isinstance(value, list):
         if all(isinstance(item, str) for item in value):
             return list(value)
-        if all(_is_id(item) for item in value):
-            return [_text(value, reading)]
-        if all(isinstance(item, list) and all(map(_is_id, item)) for item in value):
-            return [_text(item, reading) for item in value]
+        if all(is_id(item) for item in value):
+            return [text_of(value, reading)]
+        if all(isinstance(item, list) and all(map(is_id, item)) for item in value):
+            return [text_of(item, reading) for item in value]
     raise BadRequest(
         "prompt must be a string, a list of strings, a list of token ids or a list of such lists",
         param="prompt",
@@ -161,11 +161,13 @@ def _prompts(value: Any, reading: Reading) -> list[str]:
     )
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Whether a JSON value can be a token id."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _text(ids: list[int], reading: Reading) -> str:
+def text_of(ids: list[int], reading: Reading) -> str:
+    """Return token ids of a prompt as text. Raises :class:`BadRequest` where that can't be done."""
     if reading.detokenise is None:
         raise BadRequest(
             "token ids as a prompt can't be judged on this server; send text",

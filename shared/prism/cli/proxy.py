@@ -1,0 +1,123 @@
+"""``prism proxy``: moderation in front of a server that no Python can be loaded into."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prism.cli.output import bad_input
+from prism.cli.settings import given_settings
+
+if TYPE_CHECKING:
+    from prism.http.upstream import Upstream
+
+_LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})
+_BACKLOG = 2048
+_IDLE_CLIENT = 75
+# Longer than clients keep connections, so that it is they who close them.
+_LAST_STREAMS = 10
+
+
+def proxy(
+    upstream: Annotated[
+        str, typer.Option(metavar="URL", help="The server to moderate, e.g. http://127.0.0.1:8080.")
+    ],
+    policy: Annotated[
+        str | None, typer.Option(help="A policy file or a shipped name [default: `default`].")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="A prism.yaml.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where to listen; 0: any free port.")
+    ] = 8000,
+    connect_timeout: Annotated[
+        float, typer.Option(min=0.01, help="Seconds the upstream may take to accept a connection.")
+    ] = 5.0,
+    idle_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            help="Seconds the upstream may be silent, before an answer or within it; "
+            "and a client may take nothing of it.",
+        ),
+    ] = 600.0,
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="Certificates (PEM) to trust for https, instead of the system's."),
+    ] = None,
+) -> None:
+    """Moderate any server that speaks OpenAI's API: llama-server, vLLM, Ollama, SGLang ...
+
+    Only requests that can be judged reach it. GET /prism/health is 200 once the upstream answers
+    and a canary was stopped on both sides. Let nobody reach the upstream but through here.
+
+    \b
+    Example:
+      llama-server --model gemma.gguf --host 127.0.0.1 --port 8080 &
+      prism proxy --upstream http://127.0.0.1:8080 --policy house.yaml --port 8000
+    """
+    from prism.http.upstream import AddressError, Timeouts, Upstream
+
+    try:
+        there = Upstream(upstream, timeouts=Timeouts(connect_timeout, idle_timeout), ca=ca)
+    except AddressError as error:
+        bad_input(str(error), False)
+    if there.url.host in {host, *(_LOCAL if host in _LOCAL else ())} and port == _port(there):
+        bad_input(f"--upstream is where this proxy would listen ({there.url}); change one", False)
+    _, settings = given_settings(policy, config)
+    listener = _listen(host, port)
+
+    import uvicorn
+
+    from prism.http import PrismMiddleware
+    from prism.http.proxy import Proxy
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    server = uvicorn.Server(
+        uvicorn.Config(
+            PrismMiddleware(Proxy(there), settings=settings, engine="proxy"),
+            lifespan="on",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_IDLE_CLIENT,
+            timeout_graceful_shutdown=_LAST_STREAMS,
+        )
+    )
+    here = f"http://{_authority(listener)}"
+    typer.echo(f"prism: listening on {here}, upstream {there.url}", err=True)
+    typer.echo(f"prism: health: {here}/prism/health", err=True)
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:  # what is left of Ctrl-C after an orderly end
+        raise typer.Exit(130) from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens already, so that nobody meets a closed door meanwhile."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        bad_input(
+            f"can't listen on {host} port {port}: {reason}; "
+            "choose another --host or --port, or end what is using it",
+            False,
+        )
+
+
+def _authority(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _port(upstream: Upstream) -> int:
+    return upstream.url.port or (443 if upstream.url.scheme == "https" else 80)

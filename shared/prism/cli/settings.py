@@ -1,0 +1,37 @@
+"""Which configuration a server's command was asked for: its options, then the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from prism.cli.output import reporting
+
+if TYPE_CHECKING:
+    from prism.config import Settings
+
+
+def given_settings(policy: str | None, config: str | None) -> tuple[dict[str, str], Settings]:
+    """Check everything as a server will, name the policy, and return it all.
+
+    The first item is what tells another process where to look.
+    """
+    from prism.config import Settings
+    from prism.policy.store import locate
+
+    with reporting(False):
+        given: dict[str, str] = {}
+        if config is not None:
+            given["PRISM_CONFIG"] = str(Path(config).resolve())
+        if policy is not None:  # absolute: the engine may change its working directory
+            given["PRISM_POLICY"] = str(locate(policy).resolve())
+        settings = Settings.from_env({**os.environ, **given})
+    typer.echo(
+        f"prism: policy {settings.policy.id} ({settings.policy.digest[:12]}), "
+        f"{len(settings.policy.rules)} rules",
+        err=True,
+    )
+    return given, settings

@@ -1,0 +1,1 @@
+"""``prism tenant …``: one module per command."""

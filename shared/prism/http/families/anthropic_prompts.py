@@ -1,0 +1,181 @@
+"""Taking the text out of a request in Anthropic's form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prism.http import prompts
+from prism.http.errors import BadRequest
+from prism.http.family import Call, Json, Reading
+
+_KINDS = frozenset(
+    {
+        "text", "thinking", "redacted_thinking", "tool_use", "tool_result", "image", "document",
+        "search_result", "tool_reference", "tool_addition", "tool_removal",
+    }
+)  # fmt: skip
+_MEDIA = frozenset({"image", "document"})
+_IDS = frozenset({"type", "id", "tool_use_id", "signature"})
+_BILLING = "x-anthropic-billing-header"
+_KNOWN = frozenset({"messages", "system", "stop_sequences"})
+
+
+def read(body: Json, reading: Reading) -> Call:
+    """Check the request and take its text out."""
+    prompts.refuse_unsafe(body, reading.engine)
+    _refuse_forced_thinking(body, reading.engine)
+    for key in ("n", "n_cmpl", "best_of"):  # no part of this API, and nobody could tell them apart
+        prompts.integer(body, key, 1, 1, 1)
+    given = body.get("messages")
+    if not isinstance(given, list):
+        raise BadRequest("messages must be a list", param="messages", code="invalid_type")
+    found = _Found()
+    found.system(body.get("system"))
+    for number, message in enumerate(given):
+        found.message(message, f"messages[{number}]")
+    messages = found.result() + prompts.context(body, _KNOWN)
+    prompts.check_length(messages, reading.max_prompt_chars)
+    return Call(
+        body=body,
+        messages=messages,
+        stream=prompts.flag(body, "stream"),
+        choices=1,
+        model=prompts.text(body, "model"),
+        stop=_stop_sequences(body),
+        unread=tuple(sorted(found.unread)),
+    )
+
+
+def _refuse_forced_thinking(body: Json, engine: str) -> None:
+    thinking = body.get("thinking")
+    if thinking is None:
+        return
+    if not isinstance(thinking, dict):
+        raise BadRequest("thinking must be an object", param="thinking", code="invalid_type")
+    if engine == "vllm" and thinking.get("budget_tokens") is not None:
+        raise BadRequest(
+            "a thinking budget is not available on a moderated server: it forces tokens after the "
+            "policy was applied; use thinking of type 'adaptive'",
+            param="thinking.budget_tokens",
+            code="not_moderated",
+        )
+
+
+def _stop_sequences(body: Json) -> frozenset[str]:
+    value = body.get("stop_sequences")
+    if value is None:
+        return frozenset()
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return frozenset(value)
+    raise BadRequest(
+        "stop_sequences must be a list of strings", param="stop_sequences", code="invalid_type"
+    )
+
+
+class _Found:
+    """Flat role-and-text pairs. What a template may put together is judged together as well."""
+
+    def __init__(self) -> None:
+        self.unread: set[str] = set()
+        self._flat: list[dict[str, str]] = []
+        self._system: list[str] = []  # vLLM puts all of them in front, with nothing between
+
+    def result(self) -> list[dict[str, str]]:
+        if len(self._system) > 1:
+            self._add("system", "".join(self._system))
+        return self._flat
+
+    def system(self, value: Any) -> None:
+        if value is not None:
+            self._content("system", value, "system")
+
+    def message(self, value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise BadRequest(f"{where} must be an object", param=where, code="invalid_type")
+        role = value.get("role")
+        if not isinstance(role, str):
+            raise BadRequest(f"{where}.role must be a string", param=where, code="invalid_type")
+        self._content(role, value.get("content"), f"{where}.content")
+        rest = [text for key, below in value.items() if key not in ("role", "content")
+                for text in prompts.strings(below)]  # fmt: skip
+        self._add(role, "\n".join(rest))
+
+    def _content(self, role: str, content: Any, where: str) -> None:
+        if content is None:
+            return
+        if isinstance(content, str):
+            self._add(role, content)
+            self._note_system(role, content)
+            return
+        if not isinstance(content, list):
+            raise BadRequest(
+                f"{where} must be a string or a list of blocks", param=where, code="invalid_type"
+            )
+        texts: list[str] = []
+        alike: dict[str, list[str]] = {}
+        for number, block in enumerate(content):
+            kind, found = self._block(role, block, f"{where}[{number}]")
+            texts += found
+            alike.setdefault(kind, []).extend(found)
+            if kind == "text" and found:
+                self._note_system(role, found[0])
+        self._add(role, "\n".join(texts))
+        # Engines sort blocks by kind, and put nothing or a line break between them.
+        for parts in (texts, *alike.values()):
+            if len(parts) > 1:
+                self._add(role, "".join(parts))
+
+    def _block(self, role: str, block: Any, where: str) -> tuple[str, list[str]]:
+        if not isinstance(block, dict):
+            raise BadRequest(f"{where} must be an object", param=where, code="invalid_type")
+        kind = block.get("type")
+        if not isinstance(kind, str):
+            raise BadRequest(f"{where}.type must be a string", param=where, code="invalid_type")
+        if kind not in _KINDS:
+            raise BadRequest(
+                f"blocks of type {kind[:64]!r} are not moderated, so not accepted",
+                param=where,
+                code="not_moderated",
+            )
+        if kind in ("text", "thinking") and not isinstance(block.get(kind), str):
+            raise BadRequest(f"{where}.{kind} must be a string", param=where, code="invalid_type")
+        return kind, list(self._texts(role, kind, block, where))
+
+    def _texts(self, role: str, kind: str, block: Json, where: str) -> Iterator[str]:
+        if kind in ("text", "thinking"):
+            yield block[kind]
+        for key, value in block.items():
+            if key in _IDS or (key == kind and isinstance(value, str)):
+                continue
+            if key == "source" and kind in _MEDIA:
+                yield from self._source(role, kind, value, where)
+            elif key == "content" and kind in ("tool_result", "search_result"):
+                self._content(role, value, f"{where}.content")
+            else:
+                yield from prompts.strings(value)
+
+    def _source(self, role: str, kind: str, source: Any, where: str) -> Iterator[str]:
+        """Read what is text in a document; note what isn't."""
+        if not isinstance(source, dict):
+            raise BadRequest(f"{where}.source must be an object", param=where, code="invalid_type")
+        form = source.get("type")
+        if form == "content":
+            self._content(role, source.get("content"), f"{where}.source.content")
+            return
+        if form == "text":
+            yield from prompts.strings(source.get("data"))
+            return
+        self.unread.add(kind)
+        for key, value in source.items():
+            if key not in ("data", "type"):
+                yield from prompts.strings(value)
+
+    def _note_system(self, role: str, text: str) -> None:
+        # vLLM leaves out a block that begins so, and its neighbours then meet.
+        if role == "system" and not text.startswith(_BILLING):
+            self._system.append(text)
+
+    def _add(self, role: str, text: str) -> None:
+        if text:
+            self._flat.append({"role": role, "content": text})
