@@ -7,18 +7,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 from asgi_client import completion, until_live
 from raw import Connection, Raw
 from serving import http, served, serving
 
-from conftest import FAST
 from prism.config import Settings
 from prism.http import PrismMiddleware
 from prism.http.inprocess import call
 from prism.http.proxy import Proxy
+from prism.http.selftest import Timing
 from prism.http.upstream import AddressError, Upstream, parse_address
 
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
+FAST = Timing(first_retry=0.02, last_retry=0.2, probe=10.0, recheck=0.2)
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -141,12 +142,15 @@ async def test_the_environments_proxies_are_none_of_its_business(
     assert reply.status == 200
 
 
-async def test_https_is_verified() -> None:
+async def test_https_is_verified(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    known = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(known))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
     server = Raw()
     await server.start(context)
-    trusting, strict = Upstream(server.url, ca=CERTIFICATE), Upstream(server.url)
+    trusting, strict = Upstream(server.url, ca=known), Upstream(server.url)
     fine = await call(Proxy(trusting), "GET", "/v1/models", patience=10)
     refused = await call(Proxy(strict), "GET", "/v1/models", patience=10)
     for upstream in (trusting, strict):

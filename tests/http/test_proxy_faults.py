@@ -18,13 +18,14 @@ from asgi_client import chat, events, said, until_live
 from raw import Connection, Raw
 from serving import serving
 
-from conftest import FAST
 from prism.config import Settings
 from prism.http import PrismMiddleware
 from prism.http.inprocess import Reply, call
 from prism.http.proxy import Proxy
+from prism.http.selftest import Timing
 from prism.http.upstream import Timeouts, Upstream
 
+FAST = Timing(first_retry=0.02, last_retry=0.2, probe=10.0, recheck=0.2)
 IDLE = 0.4
 SOON = 5.0
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]

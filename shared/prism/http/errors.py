@@ -5,6 +5,7 @@
 ├── ``Unauthorised``      401  a key is wanted, the tenants' or the engine's, and this is not one
 ├── ``NotModerated``      403  no rule of the text layer covers this route
 ├── ``TenantDisabled``    403  the key is right, and the operator has switched its tenant off
+├── ``NotFound``          404  no such stored response, or not this tenant's
 ├── ``MethodNotAllowed``  405
 ├── ``BodyTimeout``       408
 ├── ``TooLarge``          413
@@ -85,6 +86,13 @@ class TenantDisabled(HttpError):
 
     status = 403
     type = "permission_error"
+
+
+class NotFound(HttpError):
+    """There is no such stored response, or it is somebody else's: the two look alike."""
+
+    status = 404
+    type = "invalid_request_error"
 
 
 class MethodNotAllowed(HttpError):

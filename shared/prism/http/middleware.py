@@ -40,6 +40,7 @@ from prism.http.locales import pick
 from prism.http.pool import Pool
 from prism.http.routes import ENGINE_HEALTH, HEALTH, MODERATIONS, Route, Table
 from prism.http.selftest import SCOPE_KEY, Probe, SelfTest, Timing
+from prism.http.stored import Stored
 from prism.http.tenancy import Guest, Tenancy
 from prism.moderator import Session
 from prism.record import metrics as exposition
@@ -85,6 +86,7 @@ class PrismMiddleware:
         limits = self._settings.limits
         self._table = Table(FAMILIES)
         self._pool = Pool()
+        self._stored = Stored()
         self._active = 0
         self._serial = engine == "llamacpp"
         self.metrics = Metrics()
@@ -149,6 +151,9 @@ class PrismMiddleware:
             dialect = dialect_of(route.family)
             if route.family is not None:
                 await self._moderate(route.family, scope, receive, send, ours)
+            elif route.stored:
+                family = "responses"
+                await self._retrieve(scope, ours)
             elif route.path == MODERATIONS:
                 family = "moderations"
                 await self._moderations(scope, receive, ours)
@@ -171,6 +176,15 @@ class PrismMiddleware:
         policy = self._settings.policy
         report = {**self.selftest.report(), "policy": policy.digest, "policy_id": policy.id}
         await send_json(send, 200 if self.selftest.ok else 503, report)
+
+    async def _retrieve(self, scope: Scope, send: Send) -> None:
+        """Answer for a stored response: from what went out, never from the engine's store."""
+        guest = await self._tenancy.admit(scope)
+        if not self.selftest.ok:
+            raise self._red()
+        body = self._stored.answer(scope["method"], route_path(scope), guest)
+        self.metrics.request("responses", "passed")
+        await send_json(send, 200, body)
 
     async def _moderations(self, scope: Scope, receive: Receive, send: Send) -> None:
         guest = await self._tenancy.admit(scope)
@@ -229,6 +243,7 @@ class PrismMiddleware:
         raw = await read_body(scope, receive, guest.max_body_bytes)
         check_media_type(scope)
         call = await self._pool.run(len(raw), lambda: family.read(parse_object(raw), guest.reading))
+        self._stored.join(call, guest)
         session = guest.session(pick(header(scope, b"accept-language"), guest.policy.messages))
         guest.begin(call)
         judge: Judge | None = None

@@ -70,11 +70,14 @@ class Proxy:
             body = await _read(receive)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_hang_up, receive, tasks.cancel_scope)
+            tasks.start_soon(relay.watch, tasks.cancel_scope)
             try:
                 await relay.run(scope, body)
             except (HttpError, ClientGone) as error:
                 failure = error  # raised outside of the group, which would wrap it
             tasks.cancel_scope.cancel()
+        if relay.stalled:
+            raise ClientGone
         if failure is None:
             return
         if isinstance(failure, ClientGone) or relay.started:
@@ -88,7 +91,21 @@ class _Relay:
     def __init__(self, upstream: Upstream, send: Send) -> None:
         self._upstream = upstream
         self._send = send
+        self._sending: float | None = None  # since when
         self.started = False
+        self.stalled = False
+
+    async def watch(self, scope: anyio.CancelScope) -> None:
+        """Give up a client that takes nothing while the upstream waits.
+
+        One look now and then, because a timer for every piece costs more than passing it on.
+        """
+        idle = self._upstream.timeouts.idle
+        while True:
+            await anyio.sleep(idle / 4)
+            if self._sending is not None and anyio.current_time() - self._sending > idle:
+                self.stalled = True
+                scope.cancel()
 
     async def run(self, scope: Scope, body: bytes) -> None:
         ask = self._upstream.ask(
@@ -117,11 +134,12 @@ class _Relay:
         )
 
     async def _pass(self, message: Message) -> None:
+        self._sending = anyio.current_time()
         try:
-            with anyio.fail_after(self._upstream.timeouts.idle):
-                await self._send(message)
-        except (OSError, TimeoutError):  # gone, or taking nothing while the upstream waits
+            await self._send(message)
+        except OSError:  # a server's word for a client that has gone
             raise ClientGone from None
+        self._sending = None
 
 
 async def _read(receive: Receive) -> bytes:
