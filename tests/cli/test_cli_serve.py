@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+import prism.cli.serve as serving
+from prism.cli.app import app
 from prism.cli.serve import Engine, command
 
 
@@ -76,3 +79,15 @@ def test_the_engine_takes_over_the_process(prism_process):
     assert result.code == 0
     assert result.err.startswith("prism: policy house (")
     assert "--n_ctx" in result.out
+
+
+def test_a_stray_host_in_the_environment_does_not_open_the_port(tmp_path, monkeypatch):
+    """llama_cpp.server reads HOST and PORT, and they win over its options."""
+    seen = {}
+    monkeypatch.setattr(serving.os, "execv", lambda *_: seen.update(serving.os.environ))
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    monkeypatch.setenv("PORT", "1")
+    model = tmp_path / "m.gguf"
+    model.write_bytes(b"GGUF")
+    assert CliRunner().invoke(app, ["serve", "--model", str(model)]).exit_code == 0
+    assert (seen["HOST"], seen["PORT"]) == ("127.0.0.1", "8000")

@@ -83,6 +83,8 @@ def serve(
     if chosen is Engine.LLAMACPP and model is not None and not Path(model).is_file():
         bad_input(f"--model: no such file: {model}", False)
     os.environ.update(given_settings(policy, config)[0])
+    # llama_cpp.server lets these two win over its options: a stray HOST must not open the port.
+    os.environ.update(HOST=host, PORT=str(port))
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, command(chosen, model, host, port, context.args))
