@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from asgi_client import until_live
+from house import FAST, POLICY
 from serving import http
 from upstream import Upstream
 
+from prism.config import Settings
+from prism.http import PrismMiddleware
+from prism.http.inprocess import Reply, call
 from prism.http.moderations import MAX_INPUTS
+from prism.moderator import Moderator
 from prism.taxonomy import taxonomy
+from prism.tenants import change
+from prism.types import Stage
 
 ASK: Any = {"model": "omni-moderation-latest"}
 
@@ -115,6 +125,69 @@ def test_only_post_and_only_this_path(url: str) -> None:
     assert http.get(f"{url}/v1/moderations").status_code == 405
     for path in ("/moderations", "/v1/moderations/", "/v1/Moderations"):
         assert http.post(url + path, json={"input": "a"}).status_code == 403
+
+
+def test_a_tier_that_fails_is_no_clean_bill(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Moderator, stage: Stage) -> Any:
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(Moderator, "scanner", broken)
+    (result,) = client.moderations.create(input="hello").results
+    assert result.flagged
+    assert not any(result.categories.to_dict().values())
+    extra: Any = result.to_dict()["prism"]
+    assert extra["tiers"] == {"prompt.patterns": "failed"}
+    applied: Any = result.category_applied_input_types.to_dict()
+    assert not any(applied.values())  # nothing was looked for
+
+
+async def test_rules_in_monitor_mode_do_not_flag(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(POLICY.replace("id: http-tests", "id: m\nmode: monitor"), encoding="utf-8")
+    app = PrismMiddleware(Upstream().app, settings=Settings.for_policy(path), timing=FAST)
+    await until_live(app)
+    body = {"input": "zephyr lantern"}
+    reply = await call(app, "POST", "/v1/moderations", body, patience=30)
+    (result,) = reply.json()["results"]
+    await app.selftest.stop()
+    assert result["flagged"] is False
+    assert (result["prism"]["action"], result["prism"]["would"]) == ("allow", "block")
+
+
+async def test_each_tenant_is_answered_under_its_own_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PRISM_TENANT_PEPPER", raising=False)
+    (tmp_path / "prism.yaml").write_text("policy: permissive\ntenants: tenants/\n")
+    (tmp_path / "red.yaml").write_text(POLICY)
+    store = Settings.tenant_store(tmp_path / "prism.yaml")
+    red = change.add(store, "red", now=time.time(), policy=str(tmp_path / "red.yaml")).key.text
+    blue = change.add(store, "blue", now=time.time()).key.text
+    settings = Settings.load(tmp_path / "prism.yaml")
+    app = PrismMiddleware(Upstream().app, settings=settings, timing=FAST)
+    await until_live(app)
+
+    async def ask(**headers: str) -> Reply:
+        body = {"input": "zephyr lantern", "model": "red"}
+        return await call(app, "POST", "/v1/moderations", body, headers=headers, patience=30)
+
+    assert (await ask()).status == 401
+    for key, flagged, tenant in ((red, True, "red"), (blue, False, "blue")):
+        answer = (await ask(authorization=f"Bearer {key}")).json()
+        assert answer["results"][0]["flagged"] is flagged
+        assert answer["prism"]["tenant"] == tenant
+    await app.selftest.stop()
+
+
+async def test_nothing_is_answered_before_the_layers_are_live(settings: Settings) -> None:
+    upstream = Upstream()
+    upstream.models_status = 500
+    app = PrismMiddleware(upstream.app, settings=settings, timing=FAST)
+    reply = await call(app, "POST", "/v1/moderations", {"input": "hello"}, patience=30)
+    await app.selftest.stop()
+    assert reply.status == 503
 
 
 def test_it_is_counted(url: str, client: openai.OpenAI) -> None:

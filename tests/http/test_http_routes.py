@@ -34,16 +34,17 @@ def raw_request(url: str, target: str, method: str = "POST", body: bytes = b"{}"
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "/v1", "/anything", "/v1/responses", "/v1/responses/resp_1", "/v1/messages",
-        "/v1/messages/count_tokens", "/cohere/v2/chat", "/invocations", "/inference/v1/generate",
+        "/", "/v1", "/anything", "/v1/responses/", "/v1/responses/resp_1/other",
+        "/v1/responses/resp.1", "/v1/messages/", "/v1/messages/batches",
+        "/cohere/v2/chat/render", "/invocations", "/inference/v1/generate",
         "/v1/chat/completions/batch", "/v1/chat/completions/render", "/v1/completions/render",
         "/v1/chat/completions/derender", "/v1/embeddings", "/v2/embed", "/pooling", "/classify",
         "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank", "/generative_scoring",
         "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/systemone", "/sleep",
         "/wake_up", "/collective_rpc", "/v1/load_lora_adapter", "/start_profile", "/pause",
         "/update_weights", "/abort_requests", "/server_info", "/tokenizer_info",
-        "/chat/completions", "/api/chat",
-        "/api/generate", "/slots", "/props", "/lora-adapters", "/v1/chat/completions/control",
+        "/chat/completions", "/api/embed", "/api/pull", "/api/show", "/api/delete", "/api/ps",
+        "/slots", "/props", "/lora-adapters", "/v1/chat/completions/control",
         "/prism", "/prism/admin",
     ],
 )  # fmt: skip

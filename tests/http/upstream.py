@@ -20,7 +20,10 @@ from starlette.websockets import WebSocket
 
 SSE = "text/event-stream"
 DONE = "[DONE]"
-OTHER_APIS = ("/completion", "/completions", "/infill")
+OTHER_APIS = (
+    "/completion", "/completions", "/infill", "/v1/messages", "/v1/messages/count_tokens",
+    "/v1/responses", "/api/chat", "/api/generate", "/v2/chat", "/cohere/v2/chat",
+)  # fmt: skip
 
 
 @dataclass
@@ -55,6 +58,7 @@ class Upstream:
                 Route("/v1/models", self._models),
                 Route("/health", self._fine),
                 Route("/version", self._version),
+                Route("/api/version", self._version),
                 Route("/v1/embeddings", self._leak, methods=["POST"]),
                 Route("/invocations", self._leak, methods=["POST"]),
                 Route("/anything", self._leak, methods=["GET", "POST", "PUT", "DELETE"]),

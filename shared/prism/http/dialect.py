@@ -27,6 +27,7 @@ class Dialect:
 
     media_type = "text/event-stream"
     content_type = "text/event-stream; charset=utf-8"
+    tail = b""  # what a stream that ended may lack
 
     def reader(self) -> EventReader:
         """Return a reader at the start of a stream."""
@@ -70,6 +71,7 @@ class NdJson(Bare):
 
     media_type = "application/x-ndjson"
     content_type = "application/x-ndjson"
+    tail = b"\n"  # not every server ends its last line
 
     def reader(self) -> EventReader:
         """Return a reader at the start of a stream."""
@@ -94,6 +96,20 @@ class NdJson(Bare):
         """Return Ollama's shape: ``error`` is the message."""
         error = body.get("error")
         return {"error": error["message"]} if isinstance(error, dict) else body
+
+
+class CohereV2(Dialect):
+    """Cohere's: events as OpenAI's, ``[DONE]`` too, and errors that are a message and no more."""
+
+    def error(self, body: Json) -> Json:
+        """Return Cohere's shape."""
+        error = body.get("error")
+        return {"message": error["message"]} if isinstance(error, dict) else body
+
+    def broken(self, body: Json) -> list[Event]:
+        """Return the end of a message that an error broke off."""
+        delta = {"error": self.error(body).get("message", ""), "finish_reason": "ERROR"}
+        return [_event({"type": "message-end", "delta": delta}), Event("[DONE]")]
 
 
 class LineReader:
@@ -121,6 +137,7 @@ class LineReader:
 OPENAI = Dialect()
 BARE = Bare()
 NDJSON = NdJson()
+COHERE = CohereV2()
 
 
 def dialect_of(family: object) -> Dialect:

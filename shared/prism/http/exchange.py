@@ -202,7 +202,7 @@ class Exchange:
         assert self._filter is not None
         stream = self._filter
         out = bytearray()
-        for event in self._reader.feed(body):
+        for event in self._reader.feed(body if more else body + self._dialect.tail):
             work = functools.partial(stream.feed, event)
             events = await self._pool.run(len(event.data or ""), work, patient=True)
             out += self._encode(events)

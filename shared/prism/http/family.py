@@ -40,6 +40,8 @@ class Call:
     usage_injected: bool = False  # asked of the engine by us: taken out of the chunks again
     stop: frozenset[str] = frozenset()
     unread: tuple[str, ...] = ()  # kinds of content that no tier here can read
+    previous: str | None = None  # the stored response that a conversation goes on from
+    keep: Callable[[Json], None] | None = None  # told of a response that went out, to store it
     wanted: tuple[str, ...] | None = None  # fields of the answer, where the API lets one choose
 
     @property

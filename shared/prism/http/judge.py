@@ -77,6 +77,11 @@ class Judge:
         self.refused.add(choice)
         self.session.block(choice)
 
+    def block(self, choice: int) -> None:
+        """Stop the choice for a reason that its family has."""
+        self.blocked.add(choice)
+        self.session.block(choice)
+
     def _release(self, choice: int, channel: str, text: str | None) -> str:
         if choice in self.blocked:
             return ""

@@ -24,7 +24,7 @@ from prism.http.asgi import (
 )
 from prism.http.body import check_media_type, parse_object, read_body
 from prism.http.cors import readable
-from prism.http.dialect import OPENAI, dialect_of
+from prism.http.dialect import dialect_of
 from prism.http.errors import (
     HttpError,
     NotModerated,
@@ -141,14 +141,14 @@ class PrismMiddleware:
         await self._app(scope, watched_receive, watched_send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        family, dialect = "none", OPENAI
+        family = "none"
+        dialect = dialect_of(self._table.family(route_path(scope)))
         ours = readable(self._app, scope, send)
         try:
             route = self._table.find(
                 route_path(scope), scope["method"], cors_preflight=_is_preflight(scope)
             )
             family = route.family.name if route.family else "other"
-            dialect = dialect_of(route.family)
             if route.family is not None:
                 await self._moderate(route.family, scope, receive, send, ours)
             elif route.stored:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from prism.decide import TIER_FAILURE_RULE
 from prism.http import prompts
 from prism.http.errors import BadRequest
 from prism.http.family import Call, Json, Reading
@@ -92,18 +93,28 @@ def _inputs(value: Any) -> list[Input]:
 
 
 def _result(one: Input, decision: Decision, policy: CompiledPolicy) -> Json:
-    fired = {
-        finding.category
+    found = [
+        finding
         for finding in decision.findings
-        if finding.enforced and finding.action > Action.ALLOW
-    }
+        if finding.enforced and finding.action > Action.ALLOW and finding.rule != TIER_FAILURE_RULE
+    ]
+    fired = {finding.category for finding in found}
+    # A pattern that matched is as sure as can be; models, where they run, tell how sure they are.
+    matched = {finding.category for finding in found if finding.score is None}
     judged = _judged(policy) if _ran(decision.tiers) else frozenset()
+
+    def score(category: str) -> float:
+        return decision.scores.get(category, 0.0)
+
     flags = {name: bool(sources & fired) for name, sources in _names().items()}
     return {
         # A tier that failed blocks a prompt without a category; that is not "nothing found".
         "flagged": bool(fired) or decision.blocked,
         "categories": flags,
-        "category_scores": {name: 1.0 if flag else 0.0 for name, flag in flags.items()},
+        "category_scores": {
+            name: 1.0 if sources & matched else max(map(score, sources), default=0.0)
+            for name, sources in _names().items()
+        },
         "category_applied_input_types": {
             name: ["text"] if sources & judged else [] for name, sources in _names().items()
         },
@@ -113,7 +124,6 @@ def _result(one: Input, decision: Decision, policy: CompiledPolicy) -> Json:
             "categories": sorted(fired),
             "tiers": {name: TierState(state).value for name, state in decision.tiers.items()},
             "unread": list(one.unread),
-            "scores": "matches",  # 1.0 a pattern matched, 0.0 none did: no probabilities
         },
     }
 

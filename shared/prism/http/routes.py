@@ -6,6 +6,7 @@ exactly: ``//v1``, a trailing slash, another case or a dot segment is another ro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ _GET = ("GET", "HEAD")
 OWN: dict[str, tuple[str, ...]] = {HEALTH: _GET, METRICS: _GET, MODERATIONS: ("POST",)}
 """What PRISM answers itself, whatever the engine has there."""
 
+STORED = re.compile(r"/v1/responses/([A-Za-z0-9_-]{1,128})(?:/(cancel|input_items))?")
+"""The routes of one stored response, which PRISM answers itself, too."""
+_STORED = {None: ("GET", "DELETE"), "cancel": ("POST",), "input_items": ("GET",)}
+
 SAFE: dict[str, tuple[str, ...]] = {
     # Figures and names that no model wrote.
     "/health": _GET,
@@ -33,6 +38,8 @@ SAFE: dict[str, tuple[str, ...]] = {
     "/metrics": _GET,
     "/metrics/": _GET,
     "/v1/models": _GET,
+    "/api/tags": _GET,
+    "/api/version": _GET,
     "/docs": _GET,
     "/docs/oauth2-redirect": _GET,
     "/redoc": _GET,
@@ -54,6 +61,7 @@ class Route:
     family: Family | None = None
     own: bool = False
     preflight: bool = False
+    stored: bool = False
 
 
 class Table:
@@ -62,11 +70,18 @@ class Table:
     def __init__(self, families: Sequence[Family]) -> None:
         self._moderated = {path: family for family in families for path in family.paths}
 
+    def family(self, path: str) -> Family | None:
+        """Return the API family of a path, whatever is asked of it."""
+        return self._moderated.get(path)
+
     def find(self, path: str, method: str, *, cors_preflight: bool = False) -> Route:
         """Return the route. Raises :class:`NotModerated` or :class:`MethodNotAllowed`."""
         family = self._moderated.get(path)
+        stored = STORED.fullmatch(path)
         if family is not None:
             allowed: tuple[str, ...] = ("POST",)
+        elif stored is not None:
+            allowed = _STORED[stored[2]]
         elif path in OWN:
             allowed = OWN[path]
         elif path in SAFE:
@@ -85,4 +100,4 @@ class Table:
                 code="method_not_allowed",
                 headers={"allow": ", ".join(allowed)},
             )
-        return Route(path, family, own=path in OWN)
+        return Route(path, family, own=path in OWN, stored=stored is not None)

@@ -309,7 +309,6 @@ def test_every_other_route_of_the_engine_is_denied(server, client):
         "/v1/responses/resp_1",
         "/v1/responses/resp_1/cancel",
         "/v1/messages",
-        "/cohere/v2/chat",
         "/invocations",
         "/inference/v1/generate",
         "/v1/completions/render",

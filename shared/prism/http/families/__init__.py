@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from prism.http.families.anthropic_messages import COUNT_TOKENS, MESSAGES
+from prism.http.families.cohere_chat import COHERE_CHAT
 from prism.http.families.llamacpp_native import NATIVE
+from prism.http.families.ollama import CHAT as OLLAMA_CHAT
+from prism.http.families.ollama import GENERATE as OLLAMA_GENERATE
 from prism.http.families.openai_chat import CHAT
 from prism.http.families.openai_completions import COMPLETIONS
+from prism.http.families.responses import RESPONSES
 from prism.http.family import Family
 
-FAMILIES: tuple[Family, ...] = (CHAT, COMPLETIONS, MESSAGES, COUNT_TOKENS, NATIVE)
+FAMILIES: tuple[Family, ...] = (
+    CHAT,
+    COMPLETIONS,
+    MESSAGES,
+    COUNT_TOKENS,
+    RESPONSES,
+    NATIVE,
+    OLLAMA_CHAT,
+    OLLAMA_GENERATE,
+    COHERE_CHAT,
+)
 
 __all__ = ["FAMILIES", "Family"]

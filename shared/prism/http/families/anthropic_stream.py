@@ -204,6 +204,9 @@ class MessageStream:
         block = Block(form, {"type": kind}, f"{base}.{form.channel}")
         self._blocks[number] = block
         if form.channel == "text":
+            for each in list(self._blocks.values()):  # one text, so one after the other
+                if each is not None and each.form is form and each is not block:
+                    self._release(each, self._channels.finish(each.channel), out)
             self._channels.begin(block.channel)
         if form.channel == "arguments":
             for key in ("id", "name"):

@@ -11,10 +11,10 @@ from typing import Any
 
 from prism.http.errors import UpstreamShape
 from prism.http.judge import Judge
-from prism.http.prompts import strings
 
 _BEFORE = 8_192
 # Characters of earlier blocks that a text block is judged with.
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _WORD = re.compile(r"[a-z_]{1,64}")
 
 
@@ -28,6 +28,7 @@ class Channels:
         self._finished: set[str] = set()
         self._said = ""
         self._skip: dict[str, int] = {}
+        self._json: dict[str, _Json] = {}
 
     @property
     def blocked(self) -> bool:
@@ -48,18 +49,27 @@ class Channels:
         if channel in self._finished:
             raise UpstreamShape("the engine went on with what it had ended", code="upstream_shape")
         self.pieces += 1
-        return self._out(channel, self.judge.feed(0, channel, text))
+        if not channel.endswith(".arguments"):
+            return self._feed(channel, text)
+        written = self._json.setdefault(channel, _Json())
+        return written.released(self._feed(channel, written.read(text)))
 
     def finish(self, channel: str) -> str:
         """Judge the end of a channel; return the rest that may go out."""
         if channel in self._finished:
             return ""
         self._finished.add(channel)
-        return self._out(channel, self.judge.finish(0, channel))
+        written = self._json.get(channel)
+        if written is None:
+            return self._out(channel, self.judge.finish(0, channel))
+        rest = self._feed(channel, written.rest())
+        return written.released(rest + self._out(channel, self.judge.finish(0, channel)))
 
     def scan(self, channel: str, text: object) -> str:
-        """Judge a channel that comes whole."""
-        return self.feed(channel, text) + self.finish(channel)
+        """Judge a short text that comes whole: a name, an id."""
+        if not isinstance(text, str):
+            raise UpstreamShape(f"the engine's {channel} is not a string", code="upstream_shape")
+        return self._feed(channel, text) + self.finish(channel)
 
     def refused(self) -> bool:
         """Whether the answer is the token layer's refusal; note it if so."""
@@ -67,6 +77,9 @@ class Channels:
             self.judge.refuse(0)
             return True
         return False
+
+    def _feed(self, channel: str, text: str) -> str:
+        return self._out(channel, self.judge.feed(0, channel, text))
 
     def _out(self, channel: str, text: str) -> str:
         skip = self._skip.get(channel, 0)
@@ -81,6 +94,48 @@ class Channels:
         return text
 
 
+class _Json:
+    r"""JSON as its readers will see it: a line break is written ``\n``, and is no letter.
+
+    What is judged is as long as what was written, so that what was released can be told from its
+    length. Once a span was redacted that is over, and the text goes out as it was judged.
+    """
+
+    def __init__(self) -> None:
+        self._half = ""  # of an escape
+        self._judged = ""
+        self._written = ""
+        self._exact = True
+
+    def read(self, text: str) -> str:
+        """Take the next piece; return what is to be judged of it."""
+        text = self._half + text
+        slashes = len(text) - len(text.rstrip("\\"))
+        self._half = text[len(text) - slashes % 2 :]
+        return self._add(text[: len(text) - len(self._half)])
+
+    def rest(self) -> str:
+        """Return what was waiting for its other half."""
+        half, self._half = self._half, ""
+        return self._add(half)
+
+    def released(self, text: str) -> str:
+        """Return, of what was written, the part that ``text`` stands for."""
+        self._exact = self._exact and self._judged.startswith(text)
+        if not self._exact:
+            return text
+        out = self._written[: len(text)]
+        self._judged, self._written = self._judged[len(text) :], self._written[len(text) :]
+        return out
+
+    def _add(self, text: str) -> str:
+        judged = _ESCAPE.sub(lambda found: "  " if found[1] in "nrtbf" else found[0], text)
+        if self._exact:
+            self._judged += judged
+            self._written += text
+        return judged
+
+
 def word(value: Any) -> str | None:
     """Return a word of the API's own (a reason, a status), or ``None``. Text of a model is none."""
     if value is None:
@@ -93,8 +148,3 @@ def word(value: Any) -> str | None:
 def label(value: Any) -> str:
     """Return an identifier or a model's name as the engine gave it."""
     return value if isinstance(value, str) and len(value) <= 512 else ""
-
-
-def safe_text(judge: Judge, value: Any) -> str | None:
-    """Return ``value`` if it is text that may go out, else ``None``."""
-    return value if isinstance(value, str) and judge.passes("\n".join(strings(value))) else None
