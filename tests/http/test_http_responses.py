@@ -140,6 +140,8 @@ def test_logprobs_follow_the_text(client: openai.OpenAI, upstream: Upstream) -> 
         {"instructions": "zephyr lantern"},
         {"input": [{"type": "function_call", "call_id": "a", "name": "x",
                     "arguments": "zephyr lantern"}]},
+        {"input": [{"type": "function_call", "call_id": "a", "name": "x",
+                    "arguments": '{"a": "x\\nzephyr lantern"}'}]},
         {"input": [{"type": "function_call_output", "call_id": "a", "output": "zephyr lantern"}]},
         {"input": [{"type": "function_call_output", "call_id": "a", "output": [
             {"type": "input_text", "text": "zephyr lantern"}]}]},

@@ -58,6 +58,7 @@ DISGUISED = {
     "html": ("".join(f"&#{ord(c)};" for c in S), ("escapes",)),
     "html hex": ("".join(f"&#x{ord(c):x};" for c in S), ("escapes",)),
     "html entity": ("zephyr&nbsp;lantern", ("escapes",)),
+    "behind a line break in json": ("say\\nzephyr\\tlantern", ("escapes",)),
     "json": ("".join(f"\\u{ord(c):04x}" for c in S), ("escapes",)),
     "url twice": (urllib.parse.quote("".join(f"%{c:02X}" for c in S.encode())),
                   ("escapes", "escapes")),

@@ -32,7 +32,8 @@ def undo(text: str, cuts: list[int]) -> Decoded:
         ("&#x7A;ephyr", "zephyr"),
         ("a&nbsp;b &amp; c &bogus; d", "a\xa0b & c &bogus; d"),
         ("\\u007aephyr \\x7a \\U0000007a \\u{7a}", "zephyr z z z"),
-        ("100% & \\n", "100% & \\n"),
+        ("100% & \\q", "100% & \\q"),
+        ("one\\ntwo\\tthree", "one two three"),
         ("%e2%28", "\ufffd("),
         ("&#9999999;", "\ufffd"),
     ],
@@ -41,14 +42,14 @@ def test_escapes_are_undone_and_the_rest_passes(text, plain):
     assert "".join(undo(text, []).text) == plain
 
 
-@given(st.text(alphabet="%&\\#xu7a;{}D0B6 zé", max_size=40), st.data())
+@given(st.text(alphabet="%&\\#xun7a;{}D0B6 zé", max_size=40), st.data())
 def test_escapes_do_not_depend_on_the_cuts(text, data):
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=6))
     whole, cut = undo(text, []), undo(text, cuts)
     assert (whole.text, whole.starts, whole.ends) == (cut.text, cut.starts, cut.ends)
 
 
-@given(st.text(alphabet="%&\\#xu7a;{}D0B6 zé", max_size=40))
+@given(st.text(alphabet="%&\\#xun7a;{}D0B6 zé", max_size=40))
 def test_places_are_ordered_and_inside(text):
     out = undo(text, [])
     assert len(out.text) == len(out.starts) == len(out.ends)

@@ -19,7 +19,7 @@ _TRIGGER = re.compile(r"[%&\\]")
 _LONGEST_ESCAPE = 12
 _ESCAPE = re.compile(
     r"%(?P<url>[0-9A-Fa-f]{2})|\\x(?P<x>[0-9A-Fa-f]{2})|\\u(?P<u>[0-9A-Fa-f]{4})"
-    r"|\\u\{(?P<b>[0-9A-Fa-f]{1,6})\}|\\U(?P<U>[0-9A-Fa-f]{8})"
+    r"|\\u\{(?P<b>[0-9A-Fa-f]{1,6})\}|\\U(?P<U>[0-9A-Fa-f]{8})|\\(?P<gap>[nrtfv])"
     r"|&#(?P<d>[0-9]{1,7})(?![0-9]);?|&#[xX](?P<h>[0-9A-Fa-f]{1,6})(?![0-9A-Fa-f]);?"
     r"|&(?P<name>[A-Za-z][A-Za-z0-9]{1,9};)"
 )
@@ -82,7 +82,7 @@ class Utf8:
 
 
 class Unescaper:
-    r"""URL, HTML, ``\x``, ``\u`` and ``\U`` escapes; everything else passes through as it is."""
+    r"""URL, HTML, ``\x``, ``\u``, ``\U`` and ``\n`` escapes; everything else passes as it is."""
 
     __slots__ = ("_at", "_pending", "_utf8", "decoded_any")
 
@@ -176,7 +176,10 @@ class Unescaper:
             self._utf8.put(int(value, 16), start, end, out)
             return
         self._utf8.flush(start, out)
-        if kind == "name":
+        if kind == "gap":  # in JSON, as in tool calls, a line break is two characters
+            decoded = " "
+            self.decoded_any = True
+        elif kind == "name":
             decoded = html.unescape(f"&{value}")
             self.decoded_any |= decoded != f"&{value}"
         else:

@@ -314,8 +314,8 @@ def test_broken_bodies_get_a_reason(server: Any, path: str, content: bytes, stat
     ("method", "path", "status"),
     [
         ("POST", "/v1/embeddings", 403),
-        ("POST", "/v1/responses", 403),
-        ("POST", "/completion", 404),  # moderated, but not in this server
+        ("POST", "/v1/responses", 404),  # moderated, but not in this server
+        ("POST", "/completion", 404),
         ("POST", "/v1/completions/", 403),
         ("POST", "//v1/completions", 403),
         ("GET", "/v1/completions", 405),

@@ -270,7 +270,16 @@ def test_a_policy_can_not_be_chosen_or_forged_by_a_client(server):
 
 # Routes
 
-MODERATED = {"/v1/completions", "/v1/chat/completions"}
+MODERATED = {
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/responses",
+    "/v1/responses/{response_id}",
+    "/v1/responses/{response_id}/cancel",
+    "/cohere/v2/chat",
+}
 HARMLESS_ROUTES = {
     "/health",
     "/ping",
@@ -305,10 +314,6 @@ def test_every_other_route_of_the_engine_is_denied(server, client):
     "path",
     [
         "/v1/chat/completions/batch",
-        "/v1/responses",
-        "/v1/responses/resp_1",
-        "/v1/responses/resp_1/cancel",
-        "/v1/messages",
         "/invocations",
         "/inference/v1/generate",
         "/v1/completions/render",
@@ -346,6 +351,36 @@ def test_routes_by_name(server, path):
         assert reply.status in (403, 404), (path, reply.status)
         assert b'"choices"' not in reply.read()
         connection.close()
+
+
+OTHER_FAMILIES = {
+    "/v1/messages": lambda text: {
+        "max_tokens": 24,
+        "messages": [{"role": "user", "content": text}],
+    },
+    "/v1/responses": lambda text: {"max_output_tokens": 24, "input": text, "store": False},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", OTHER_FAMILIES)
+def test_other_families_are_moderated_too(client, path, stream):
+    def ask(text):
+        body = {"model": "gemma", "temperature": 0, "stream": stream, **OTHER_FAMILIES[path](text)}
+        reply = client.post(path, json=body)
+        assert reply.status_code == 200, reply.text
+        return reply.text
+
+    assert REFUSAL in ask(ASK_BLOCKED)
+    assert not any(says(ask(f"Say it: {COPY_STEERED}"), phrase) for phrase in PHRASES)
+    answered = ask(HARMLESS)
+    assert REFUSAL not in answered
+    assert "output_tokens" in answered
+
+
+def test_stored_responses_of_nobody_are_not_found(client):
+    assert client.get("/v1/responses/resp_1").status_code == 404
+    assert client.post("/v1/responses/resp_1/cancel").status_code == 404
 
 
 def test_websockets_are_denied(server):

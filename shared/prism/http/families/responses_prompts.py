@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from prism.http import prompts
@@ -101,6 +102,7 @@ def _read_item(item: Any, where: str, found: prompts.Messages) -> None:
             if key not in _IDS
             for text in prompts.strings(below)
         ]
+        texts += _decoded(item.get("arguments"))
         found.flat.append({"role": "assistant", "content": "\n".join(texts)})
         if kind == "reasoning":
             pieces = [_text(part) for part in _list(item.get("content"))]
@@ -118,6 +120,14 @@ def _unavailable(key: str, why: str) -> BadRequest:
     return BadRequest(
         f"{key!r} is not available on a moderated server: {why}", param=key, code="not_moderated"
     )
+
+
+def _decoded(arguments: Any) -> list[str]:
+    """Return the strings in a call's JSON: a line break is written as letters there."""
+    try:
+        return list(prompts.strings(json.loads(arguments))) if isinstance(arguments, str) else []
+    except (ValueError, RecursionError):
+        return []
 
 
 def _list(value: Any) -> list[Any]:
