@@ -87,3 +87,11 @@ def test_where_a_pattern_may_begin_is_read_off_it(pattern, begins):
     else:
         found = {c for c in map(chr, range(32, 127)) if rules.may_begin.search(c)}
         assert found == set(begins)
+
+
+def test_a_long_text_is_not_a_slow_pattern():
+    keys = Regex.compile("keys", r"\bsk-[0-9A-Za-z_-]{20,160}\b", ignore_case=False, held=True)
+    scanner = RegexSet.compile((keys,)).scanner()
+    text = "sk-" * 100_000
+    found = scanner.feed(text) + scanner.finish()
+    assert [(m.start, m.end) for m in found] == [m.span() for m in keys.full.finditer(text)]

@@ -27,6 +27,7 @@ MAX_WIDTH = 1000
 """Most characters one match may span: the most that a regex rule can hold back."""
 TIMEOUT_S = 0.25
 """Per search; a pattern that backtracks without end fails closed instead of stalling the server."""
+_PIECE = 8192  # characters searched at a time
 
 _parser: Any = importlib.import_module("re._parser")
 _const: Any = importlib.import_module("re._constants")
@@ -237,6 +238,11 @@ class RegexScanner:
         if not self.rules.patterns:
             self._read += len(text)
             return []
+        # In pieces, so that the time allowed is for a piece and a long text isn't a slow pattern.
+        pieces = (text[i : i + _PIECE] for i in range(0, len(text), _PIECE))
+        return [match for piece in pieces for match in self._feed(piece)]
+
+    def _feed(self, text: str) -> list[Match]:
         if text.isascii():
             self._buffer += text
             self._source.extend(range(self._read, self._read + len(text)))
