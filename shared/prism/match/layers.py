@@ -9,6 +9,7 @@ bounded.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -257,7 +258,7 @@ class _Run:
         return min(places, default=None)
 
 
-class _Finder:
+class _Finder(ABC):
     """Keeps the runs of one encoding that are alive at the end of what was read."""
 
     via: Disguise
@@ -275,9 +276,9 @@ class _Finder:
         twin._open, twin._previous = self._open, self._previous
         return twin
 
+    @abstractmethod
     def feed(self, text: str, at: int) -> list[Match]:
         """Read more of the layer; ``at`` is the offset of ``text`` in it."""
-        raise NotImplementedError
 
     def finish(self) -> list[Match]:
         """Read the end of the layer."""

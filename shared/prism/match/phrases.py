@@ -155,22 +155,6 @@ class PhraseSet:
         bits |= ends.astype(np.uint8) * kernel.ENDS
         return bits
 
-    def first_characters(self) -> frozenset[str]:
-        """Return the characters with which a held pattern can begin, as the automata see them."""
-        starts = {key.strip()[:1] for key in self._starts()}
-        return frozenset(starts - {""})
-
-    def _starts(self) -> Iterable[str]:
-        for auto in (ac.unpack(self.plain), ac.unpack(self.squeezed)):
-            for edge in range(int(auto.edge_start[0]), int(auto.edge_start[1])):
-                symbol = chr(int(auto.edge_symbol[edge]))
-                if symbol != " ":
-                    yield symbol
-                    continue
-                child = int(auto.edge_target[edge])
-                for inner in range(int(auto.edge_start[child]), int(auto.edge_start[child + 1])):
-                    yield chr(int(auto.edge_symbol[inner]))
-
     def scanner(self) -> PhraseScanner:
         """Return a scanner at the start of a text."""
         return PhraseScanner(self)
