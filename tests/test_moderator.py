@@ -64,6 +64,14 @@ def test_stages_are_kept_apart():
         ("a copper kettle sings", "a copper kettle sings", False, Action.FLAG),
         ("the velvet cartographer.", "the [redacted].", False, Action.REDACT),
         ("one amber orrery", "one ", True, Action.BLOCK),
+        # In a tool call's JSON a line break is two characters, and stays so.
+        ('{"a": "x\\nzephyr\\tlantern"}', '{"a": "x\\n', True, Action.BLOCK),
+        (
+            '{"a": "velvet cartographer\\nmore\\n"}',
+            '{"a": "[redacted]\\nmore\\n"}',
+            False,
+            Action.REDACT,
+        ),
         ("a paper comet", "a paper comet", False, Action.ALLOW),
         (f"the velvet cartographer and {S}", "the [redacted] and ", True, Action.BLOCK),
         ("velvet cartographer velvet cartographer", "[redacted] [redacted]", False, Action.REDACT),

@@ -19,7 +19,7 @@ _TRIGGER = re.compile(r"[%&\\]")
 _LONGEST_ESCAPE = 12
 _ESCAPE = re.compile(
     r"%(?P<url>[0-9A-Fa-f]{2})|\\x(?P<x>[0-9A-Fa-f]{2})|\\u(?P<u>[0-9A-Fa-f]{4})"
-    r"|\\u\{(?P<b>[0-9A-Fa-f]{1,6})\}|\\U(?P<U>[0-9A-Fa-f]{8})|\\(?P<gap>[nrtfv])"
+    r"|\\u\{(?P<b>[0-9A-Fa-f]{1,6})\}|\\U(?P<U>[0-9A-Fa-f]{8})|\\(?P<gap>[nrtbfv])"
     r"|&#(?P<d>[0-9]{1,7})(?![0-9]);?|&#[xX](?P<h>[0-9A-Fa-f]{1,6})(?![0-9A-Fa-f]);?"
     r"|&(?P<name>[A-Za-z][A-Za-z0-9]{1,9};)"
 )

@@ -14,7 +14,6 @@ from prism.http.judge import Judge
 
 _BEFORE = 8_192
 # Characters of earlier blocks that a text block is judged with.
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _WORD = re.compile(r"[a-z_]{1,64}")
 
 
@@ -28,7 +27,6 @@ class Channels:
         self._finished: set[str] = set()
         self._said = ""
         self._skip: dict[str, int] = {}
-        self._json: dict[str, _Json] = {}
 
     @property
     def blocked(self) -> bool:
@@ -49,21 +47,14 @@ class Channels:
         if channel in self._finished:
             raise UpstreamShape("the engine went on with what it had ended", code="upstream_shape")
         self.pieces += 1
-        if not channel.endswith(".arguments"):
-            return self._feed(channel, text)
-        written = self._json.setdefault(channel, _Json())
-        return written.released(self._feed(channel, written.read(text)))
+        return self._feed(channel, text)
 
     def finish(self, channel: str) -> str:
         """Judge the end of a channel; return the rest that may go out."""
         if channel in self._finished:
             return ""
         self._finished.add(channel)
-        written = self._json.get(channel)
-        if written is None:
-            return self._out(channel, self.judge.finish(0, channel))
-        rest = self._feed(channel, written.rest())
-        return written.released(rest + self._out(channel, self.judge.finish(0, channel)))
+        return self._out(channel, self.judge.finish(0, channel))
 
     def scan(self, channel: str, text: object) -> str:
         """Judge a short text that comes whole: a name, an id."""
@@ -92,48 +83,6 @@ class Channels:
         if text.strip() and kind in ("text", "refusal", "name", "arguments"):
             self.spoke = True
         return text
-
-
-class _Json:
-    r"""JSON as its readers will see it: a line break is written ``\n``, and is no letter.
-
-    What is judged is as long as what was written, so that what was released can be told from its
-    length. Once a span was redacted that is over, and the text goes out as it was judged.
-    """
-
-    def __init__(self) -> None:
-        self._half = ""  # of an escape
-        self._judged = ""
-        self._written = ""
-        self._exact = True
-
-    def read(self, text: str) -> str:
-        """Take the next piece; return what is to be judged of it."""
-        text = self._half + text
-        slashes = len(text) - len(text.rstrip("\\"))
-        self._half = text[len(text) - slashes % 2 :]
-        return self._add(text[: len(text) - len(self._half)])
-
-    def rest(self) -> str:
-        """Return what was waiting for its other half."""
-        half, self._half = self._half, ""
-        return self._add(half)
-
-    def released(self, text: str) -> str:
-        """Return, of what was written, the part that ``text`` stands for."""
-        self._exact = self._exact and self._judged.startswith(text)
-        if not self._exact:
-            return text
-        out = self._written[: len(text)]
-        self._judged, self._written = self._judged[len(text) :], self._written[len(text) :]
-        return out
-
-    def _add(self, text: str) -> str:
-        judged = _ESCAPE.sub(lambda found: "  " if found[1] in "nrtbf" else found[0], text)
-        if self._exact:
-            self._judged += judged
-            self._written += text
-        return judged
 
 
 def word(value: Any) -> str | None:
