@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import fields
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from prism.policy import load_policy
 from prism.policy.compiled import CompiledPolicy
 from prism.steer.guard import TokenGuard
 from prism.steer.vocabulary import Vocabulary
+from prism.steer.watermark import Sampling, Watermark, WatermarkKey
 
 _LEAST_REPEAT_PENALTY = 1e-6
 """The engine multiplies masked logits by it: -inf times 0 is NaN, times -1 is +inf."""
@@ -35,6 +37,7 @@ class GuardedLlama(Llama):  # type: ignore[misc]
 
     _prism_guard: Callable[[], TokenGuard]
     _prism_reason: str
+    _prism_key: WatermarkKey | None
     _prism_gate: Gate | None
     _prism_turn: object
     _prism_resume: bool
@@ -56,7 +59,14 @@ class GuardedLlama(Llama):  # type: ignore[misc]
         gate = self._prism_gate
         if gate is None or not self._prism_resume:
             state = None if grammar is None else GrammarState(self._model.vocab, grammar)
-            gate = Gate(self._prism_guard(), state, narrowed=bool(logits_processor))
+            chosen = self._prism_guard()
+            sampling = {"repeat_penalty": repeat_penalty, **options}
+            gate = Gate(
+                chosen,
+                state,
+                narrowed=bool(logits_processor),
+                watermark=self._watermark_of(chosen.policy, sampling),
+            )
         self._prism_gate = gate
         self._prism_resume = True
         return super()._init_sampler(
@@ -64,6 +74,18 @@ class GuardedLlama(Llama):  # type: ignore[misc]
             repeat_penalty=max(repeat_penalty, _LEAST_REPEAT_PENALTY),
             **options,
         )
+
+    def _watermark_of(self, policy: CompiledPolicy, options: dict[str, Any]) -> Watermark | None:
+        """Return the watermark that ``policy`` demands, sampling as the request asks."""
+        if policy.watermark != "required":
+            return None
+        if self._prism_key is None:  # found out at the start, but a policy may be replaced
+            raise UnsupportedModelError(_NO_KEY)
+        names = {"temp": "temperature"}
+        known = {f.name for f in fields(Sampling)}
+        asked = {names.get(name, name): value for name, value in options.items()}
+        given = {name: value for name, value in asked.items() if name in known}
+        return Watermark(self._prism_key, Sampling(**given, last_n=self.last_n_tokens_size))
 
     def sample(self, *args: Any, **kwargs: Any) -> int:
         """Return the next token, as ``Llama.sample`` does, once the gate has settled it."""
@@ -119,6 +141,10 @@ class GuardedLlama(Llama):  # type: ignore[misc]
         raise TypeError("a guarded Llama can't be pickled or copied: guard the copy instead")
 
 
+_NO_KEY = (
+    "the policy demands a watermark and there is no key for it: set PRISM_WATERMARK_KEY, or pass "
+    "watermark_key to guard()"
+)
 _NO_DRAFTS = (
     "speculative decoding shows the token layer tokens that were never accepted: "
     "load the model without a draft model"
@@ -130,11 +156,13 @@ def guard(
     policy: CompiledPolicy | str | Path | None = None,
     *,
     vocabulary: Vocabulary | None = None,
+    watermark_key: WatermarkKey | None = None,
 ) -> Llama:
     """Put ``llama`` under ``policy``, in place, and return it.
 
     ``policy`` is a compiled policy, a policy file or the name of a shipped policy; without one,
-    ``PRISM_CONFIG`` or ``PRISM_POLICY`` say which. Guarding again replaces the policy.
+    ``PRISM_CONFIG`` or ``PRISM_POLICY`` say which. Guarding again replaces the policy. A policy
+    that demands a watermark needs ``watermark_key``, or ``PRISM_WATERMARK_KEY`` in the environment.
     """
     if policy is None:
         policy = Settings.from_env().strictest
@@ -142,11 +170,17 @@ def guard(
         policy = load_policy(policy)
     words = vocabulary or vocabulary_of(llama)
     token_guard = TokenGuard.compile(policy, words)
-    return install(llama, lambda: token_guard)
+    if watermark_key is None and policy.watermark == "required":
+        watermark_key = WatermarkKey.from_env()
+    return install(llama, lambda: token_guard, watermark_key=watermark_key)
 
 
 def install(
-    llama: Llama, choose: Callable[[], TokenGuard], *, reason: str = "content_filter"
+    llama: Llama,
+    choose: Callable[[], TokenGuard],
+    *,
+    reason: str = "content_filter",
+    watermark_key: WatermarkKey | None = None,
 ) -> Llama:
     """Put ``llama`` under the guard that ``choose`` names at the start of each generation.
 
@@ -156,6 +190,7 @@ def install(
         raise UnsupportedModelError(_NO_DRAFTS)
     llama._prism_guard = choose
     llama._prism_reason = reason
+    llama._prism_key = watermark_key
     llama._prism_gate = None
     llama._prism_turn = None
     llama._prism_resume = False

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from llamacpp_prism.errors import ModerationFailedError
 from llamacpp_prism.grammar import GrammarState
 from prism.steer.guard import TokenGuard, TokenRow
+from prism.steer.watermark import Watermark
 
 _HIDDEN = np.float32(-1e30)
 """What logprobs show of a masked token: next to nothing, and still a number in JSON."""
@@ -24,11 +25,17 @@ class Gate:
     """
 
     def __init__(
-        self, guard: TokenGuard, grammar: GrammarState | None = None, *, narrowed: bool = False
+        self,
+        guard: TokenGuard,
+        grammar: GrammarState | None = None,
+        *,
+        narrowed: bool = False,
+        watermark: Watermark | None = None,
     ) -> None:
         self._guard = guard
         self._grammar = grammar
         self._narrowed = narrowed or grammar is not None
+        self._watermark = watermark
         self._row: TokenRow | None = None
         self._prompt_len = 0
         self._seen: npt.NDArray[np.int32] = np.empty(0, np.int32)
@@ -100,6 +107,13 @@ class Gate:
                 row.refuse()
             else:
                 self._stuck = True
+        if self._watermark is not None and not row.refusing and not self._stuck:
+            # Last, so that what the policy and the grammar have masked can't win.
+            chosen = self._watermark.pick(scores, self._output)
+            if chosen is not None:
+                kept = scores[chosen]
+                scores[:] = -np.inf
+                scores[chosen] = kept
 
     def _follow(self, input_ids: npt.NDArray[np.int32]) -> TokenRow:
         known, start = len(self._seen), self._prompt_len

@@ -9,6 +9,7 @@ from llamacpp_prism.vocabulary import vocabulary_of
 from prism.config import Settings
 from prism.steer.guard import TokenGuard
 from prism.steer.stamp import current
+from prism.steer.watermark import key_for
 
 
 class TokenLayer:
@@ -16,6 +17,7 @@ class TokenLayer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._key = key_for(settings.policies.values())
 
     def attach(self, llama: Any) -> Any:
         """Guard ``llama`` in place and return it. Compiles the policy now, not in a request."""
@@ -32,4 +34,4 @@ class TokenLayer:
 
         # The server validates its answers and knows no other reason; the text layer, which
         # recognises the refusal, puts "content_filter".
-        return install(llama, choose, reason="stop")
+        return install(llama, choose, reason="stop", watermark_key=self._key)

@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any
 from prism.config import Settings
 from prism.documents import ProblemsError
 from prism.steer import stamp
+from prism.steer.watermark import WatermarkKeyError
+from vllm_prism import watermark
+from vllm_prism.errors import UnprotectedError
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -31,16 +34,6 @@ PROCESSOR = "vllm_prism:PrismLogitsProcessor"
 _GRPC = frozenset({"vllm.entrypoints.grpc_server", "vllm.entrypoints.launchers.grpc_server"})
 _PROCESSED = {"raw_logprobs": "processed_logprobs", "raw_logits": "processed_logits"}
 _installed = False
-
-
-class UnprotectedError(RuntimeError):
-    """vLLM was asked to run in a way in which PRISM could not moderate what it generates."""
-
-    def __init__(self, reason: str, fix: str) -> None:
-        super().__init__(
-            f"PRISM refuses to start: {reason}; {fix}. "
-            "(To serve without moderation, use an environment without prism-serving.)"
-        )
 
 
 class BeamSearchError(ValueError):
@@ -143,10 +136,12 @@ def _examined(create: Callable[..., VllmConfig]) -> Callable[..., VllmConfig]:
         try:
             _refuse_frontends()
             # What is wrong in a policy stops the start here, before weights are loaded.
-            Settings.from_env()
+            settings = Settings.from_env()
+            watermark.configure(self, settings)
             config = create(self, *args, **kwargs)
             examine(config)
-        except (ProblemsError, UnprotectedError) as error:
+            watermark.examine(config, settings)
+        except (ProblemsError, UnprotectedError, WatermarkKeyError) as error:
             if not _main_name().startswith("vllm"):
                 raise
             # A server's operator needs the message, not the way to it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prism.steer import stamp
-from vllm_prism import checks
+from vllm_prism import checks, watermark
 
 if TYPE_CHECKING:
     from vllm.sampling_params import SamplingParams
@@ -41,6 +41,7 @@ def prepare(params: SamplingParams) -> None:
         )
     # A forced refusal must be able to end.
     params.ignore_eos = False
+    watermark.enforce(params)
     args = dict(params.extra_args or {})
     args.pop(stamp.FIELD, None)
     if (mark := stamp.current.get()) is not None:

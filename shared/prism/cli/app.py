@@ -13,6 +13,7 @@ from prism.cli.policy import diff, lint, show, test
 from prism.cli.tenant import add, disable, rotate
 from prism.cli.tenant import list as list_tenants
 from prism.cli.tenant import show as show_tenant
+from prism.cli.watermark import detect as detect_watermark
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -38,6 +39,13 @@ tenant = typer.Typer(
     context_settings=SETTINGS,
 )
 app.add_typer(tenant, name="tenant")
+watermark = typer.Typer(
+    help="Look for the watermark that a policy had models put into their texts.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=SETTINGS,
+)
+app.add_typer(watermark, name="watermark")
 
 app.command("check")(check.check)
 app.command("serve", context_settings=serve.CONTEXT)(serve.serve)
@@ -52,6 +60,7 @@ tenant.command("rotate")(rotate.rotate)
 tenant.command("show")(show_tenant.show)
 tenant.command("list")(list_tenants.list_)
 tenant.command("disable")(disable.disable)
+watermark.command("detect")(detect_watermark.detect)
 
 
 def _version(wanted: bool) -> None:

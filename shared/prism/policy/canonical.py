@@ -48,6 +48,7 @@ def canonical(policy: CompiledPolicy) -> dict[str, Any]:
         "locale": policy.locale,
         "tiers": dict(policy.tiers),
         "on_tier_failure": policy.on_tier_failure,
+        "watermark": policy.watermark,
     }
 
 

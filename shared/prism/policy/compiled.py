@@ -53,6 +53,7 @@ class CompiledPolicy:
     locale: str  # the default locale; always a key of ``messages``
     tiers: Mapping[str, str]  # tier name -> "off" | "on"
     on_tier_failure: str  # "close" | "open"
+    watermark: str = "off"  # "off" | "required"
 
     def rule(self, rule_id: str) -> CompiledRule:
         """Return the rule with that id. Raises ``KeyError``."""

@@ -97,6 +97,7 @@ def _compile(composed: Composed) -> tuple[CompiledPolicy, list[Problem]]:
         locale=locale,
         tiers=MappingProxyType({t: tiers[t].value if t in tiers else "off" for t in TIERS}),
         on_tier_failure=keys["on_tier_failure"].value if "on_tier_failure" in keys else "close",
+        watermark=keys["watermark"].value if "watermark" in keys else "off",
     )
     return with_digest(policy), problems
 

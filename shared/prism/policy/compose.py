@@ -232,6 +232,7 @@ def stricter(a: CompiledPolicy, b: CompiledPolicy) -> CompiledPolicy:
         for name in sorted({*a.tiers, *b.tiers})
     }
     close = "close" in (a.on_tier_failure, b.on_tier_failure)
+    marked = "required" in (a.watermark, b.watermark)
     return with_digest(
         CompiledPolicy(
             id=a.id if a.id == b.id else f"{a.id}+{b.id}",
@@ -242,6 +243,7 @@ def stricter(a: CompiledPolicy, b: CompiledPolicy) -> CompiledPolicy:
             locale=min(a.locale, b.locale),
             tiers=MappingProxyType(tiers),
             on_tier_failure="close" if close else "open",
+            watermark="required" if marked else "off",
         )
     )
 

@@ -196,6 +196,7 @@ class PolicyFile(Model):
     on_tier_failure: Literal["close", "open"] | None = Field(
         None, examples=["on_tier_failure: close"]
     )
+    watermark: Literal["required", "off"] | None = Field(None, examples=["watermark: required"])
     rationale: Text | None = Field(None, examples=["rationale: Why this policy is as it is."])
     dissent: Text | None = Field(None, examples=["dissent: Who disagreed, and why."])
     approvers: list[Text] | None = Field(None, examples=["approvers: [ann, bob]"])

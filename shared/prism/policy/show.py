@@ -35,6 +35,7 @@ def explain(policy: CompiledPolicy, sources: tuple[Composed, ...]) -> list[Shown
         **{f"messages.{tag}": text for tag, text in policy.messages.items()},
         **{f"tiers.{name}": state for name, state in policy.tiers.items()},
         "on_tier_failure": policy.on_tier_failure,
+        "watermark": policy.watermark,
     }
     for key, value in own.items():
         writers = [s.keys[key] for s in sources if key in s.keys and s.keys[key].value == value]

@@ -111,6 +111,9 @@ class Overrides(Model):
     on_tier_failure: Literal["close", "open"] | None = Field(
         default=None, examples=["on_tier_failure: close"]
     )
+    watermark: Literal["required", "off"] | None = Field(
+        default=None, examples=["watermark: required"]
+    )
     rules: list[RuleEntry] = Field(default=[], examples=["rules: [{id: code-names, …}]"])
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import types
+from pathlib import Path
 
 from vllm.engine.arg_utils import EngineArgs
 
@@ -48,6 +49,11 @@ def main(model: str) -> None:
     policy = os.environ["PRISM_POLICY"]
     os.environ["PRISM_POLICY"] = "/nowhere/policy.yaml"
     found["no policy"] = attempt(model)
+    os.environ["PRISM_POLICY"] = str(Path(policy).with_name("marked.yaml"))
+    found["watermark without a key"] = attempt(model)
+    os.environ["PRISM_WATERMARK_KEY"] = "42"
+    found["watermark"] = attempt(model)
+    del os.environ["PRISM_WATERMARK_KEY"]
     os.environ["PRISM_POLICY"] = policy
     # The CPU platform switches asynchronous scheduling off, so it's switched on by hand here.
     config = EngineArgs(model=model, max_model_len=256).create_engine_config()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from vllm_runs import result_of
@@ -11,6 +12,8 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def cases(vllm_model, vllm_env):
+    marked = Path(vllm_env["PRISM_POLICY"]).with_name("marked.yaml")
+    marked.write_text("prism: 1\nid: marked\nwatermark: required\n", encoding="utf-8")
     return result_of("startup_cases.py", vllm_model, env=vllm_env)
 
 
@@ -40,6 +43,14 @@ def test_an_unprotected_configuration_is_refused(cases, name, reason, fix):
     assert "PRISM refuses to start" in cases[name]["message"]
     assert reason in cases[name]["message"]
     assert fix in cases[name]["message"]
+
+
+def test_a_watermark_that_vllm_would_not_carry_stops_the_start(cases):
+    """This machine has no Triton, so vLLM would fall back to the runner without watermark."""
+    assert cases["watermark without a key"]["error"] == "WatermarkKeyError"
+    assert "set PRISM_WATERMARK_KEY" in cases["watermark without a key"]["message"]
+    assert cases["watermark"]["error"] == "UnprotectedError"
+    assert "in its V2 model runner only" in cases["watermark"]["message"]
 
 
 def test_a_wrong_policy_stops_the_start(cases):

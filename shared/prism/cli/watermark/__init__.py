@@ -1,0 +1,1 @@
+"""``prism watermark …``: one module per command."""
