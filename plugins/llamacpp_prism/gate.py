@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from llamacpp_prism.errors import ModerationFailedError
 from llamacpp_prism.grammar import GrammarState
-from prism.steer.guard import TokenGuard, TokenRow
+from prism.steer.guard import TokenGuard
+from prism.steer.row import TokenRow
 from prism.steer.watermark import Watermark
 
 _HIDDEN = np.float32(-1e30)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prism.steer.guard import Step, TokenRow
+from prism.steer.batch import Batch
+from prism.steer.guard import TokenGuard
+from prism.steer.row import Step, TokenRow
 from vllm_prism.guards import Guards
 
 if TYPE_CHECKING:
@@ -32,23 +36,52 @@ class Row:
         prompt: Sequence[int] | None,
         output: list[int],
     ) -> None:
+        self.output = output
+        self.batch: Batch | None = None
+        self.row: TokenRow | None = None
         self._guards = guards
         self._params = params
         self._prompt = prompt
-        self._output = output
         # A grammar rejects the refusal's tokens, which would be an error of the engine's: mask
         # only, and end the request where the grammar leaves nothing else.
         self._structured = params.structured_outputs is not None
-        self._row: TokenRow | None = None
         self._refused_at: int | None = None
         """Length of the output at which a likely token was answered by a refusal."""
         self._dead = False
 
-    def apply(self, logits: torch.Tensor) -> None:
-        """Edit this request's row, shape ``[vocabulary]``; whatever fails ends the request."""
+    @cached_property
+    def guard(self) -> TokenGuard:
+        """The guard of the request's policy."""
+        return self._guards.guard(self._params)
+
+    def join(self, batch: Batch) -> TokenRow:
+        """Return this request's row of ``batch``, made where there is none yet."""
+        if self._refused_at is not None and len(self.output) <= self._refused_at:
+            # The refusal's first token was thrown away, as after a chunk of a long prompt.
+            self.leave()
+        if self.row is None:
+            self.batch, self.row = batch, batch.row(self._prompt)
+        return self.row
+
+    def leave(self) -> None:
+        """Give back the place in the batch."""
+        if self.batch is not None and self.row is not None:
+            self.batch.release(self.row)
+        self.batch = self.row = self._refused_at = None
+
+    def steer(self, logits: torch.Tensor, banned: NDArray[np.int64]) -> None:
+        """Edit this request's logits, shape ``[vocabulary]``, which are ``banned`` tokens' too."""
+        assert self.row is not None
+        self.row.prepare(banned)
+        self._apply(self.row, logits)
+
+    def apply_alone(self, batch: Batch, logits: torch.Tensor) -> None:
+        """Do the same without the batch; whatever fails ends this request and no other."""
         if not self._dead:
             try:
-                self._apply(logits)
+                row = self.join(batch)
+                row.advance(self.output)
+                self._apply(row, logits)
                 return
             except Exception:
                 self._dead = True
@@ -56,21 +89,20 @@ class Row:
         logits.fill_(-torch.inf)
         logits[self._guards.eos] = 0.0
 
-    def _apply(self, logits: torch.Tensor) -> None:
-        if self._refused_at is not None and len(self._output) <= self._refused_at:
-            # The refusal's first token was thrown away, as after a chunk of a long prompt.
-            self._row = self._refused_at = None
-        if self._row is None:
-            self._row = self._guards.guard(self._params).row(self._prompt)
-        self._row.advance(self._output)
-        step = self._row.step()
+    @property
+    def alone(self) -> bool:
+        """Whether this request can't go with the others any more."""
+        return self._dead
+
+    def _apply(self, row: TokenRow, logits: torch.Tensor) -> None:
+        step = row.step()
         if step.forced is None and not len(step.banned):
             return
         host = logits.cpu()  # itself, on the CPU
         if self._structured:
             self._mask(step, host.numpy())
         else:
-            self._steer(self._row, host.numpy())
+            self._steer(row, host.numpy())
         if host is not logits:
             logits.copy_(host)
 
@@ -81,7 +113,7 @@ class Row:
             row.refuse()
             row.apply(logits)
         if row.refusing and not refusing:
-            self._refused_at = len(self._output)
+            self._refused_at = len(self.output)
 
     def _mask(self, step: Step, logits: NDArray[np.float32]) -> None:
         if step.forced is None:
@@ -96,26 +128,66 @@ class Rows:
     def __init__(self, guards: Guards) -> None:
         self._guards = guards
         self._rows: dict[int, Row] = {}
+        self._batches: dict[TokenGuard, Batch] = {}
+        self._groups: list[tuple[Batch, list[int]]] | None = None
 
     def update(self, update: BatchUpdate | None) -> None:
         """Take over a change of the batch."""
         if update is None:
             return
         for index in update.removed:
-            self._rows.pop(index, None)
+            self._drop(index)
         for index, params, prompt, output in update.added:
+            self._drop(index)
             self._rows[index] = Row(self._guards, params, prompt, output)
         for source, target, direction in update.moved:
             moved, other = self._rows.pop(source, None), self._rows.pop(target, None)
             if moved is not None:
                 self._rows[target] = moved
-            if other is not None and direction.name == _SWAP:
-                self._rows[source] = other
+            if other is not None:
+                if direction.name == _SWAP:
+                    self._rows[source] = other
+                else:
+                    other.leave()
+        self._groups = None
 
     def apply(self, logits: torch.Tensor, _: object = None) -> None:
         """Edit the rows of all requests, shape ``[requests, vocabulary]``."""
+        if self._groups is None:
+            self._groups = self._group()
+        for batch, indices in self._groups:
+            rest = [index for index in indices if self._rows[index].alone]
+            together = [index for index in indices if index not in rest] if rest else indices
+            try:
+                self._together(batch, together, logits)
+            except Exception:
+                # One by one, to find out whose fault it is; what was edited is edited again.
+                rest = indices
+            for index in rest:
+                self._rows[index].apply_alone(batch, logits[index])
+
+    def _group(self) -> list[tuple[Batch, list[int]]]:
+        """Return who goes together; batches that nobody is left in are let go."""
+        members: dict[TokenGuard, list[int]] = defaultdict(list)
         for index, row in self._rows.items():
-            row.apply(logits[index])
+            members[row.guard].append(index)
+        batches = {guard: self._batches.get(guard) or Batch(guard) for guard in members}
+        self._batches = batches
+        return [(batches[guard], indices) for guard, indices in members.items()]
+
+    def _together(self, batch: Batch, indices: list[int], logits: torch.Tensor) -> None:
+        rows = [self._rows[index] for index in indices]
+        token_rows = [row.join(batch) for row in rows]
+        masks = batch.step(token_rows, [row.output for row in rows])
+        sizes = np.diff(masks.bounds)
+        for i, row in enumerate(token_rows):
+            if sizes[i] or row.refusing:
+                rows[i].steer(logits[indices[i]], masks.row(i))
+
+    def _drop(self, index: int) -> None:
+        row = self._rows.pop(index, None)
+        if row is not None:
+            row.leave()
 
 
 def _any_left(logits: NDArray[np.float32]) -> bool:

@@ -206,10 +206,10 @@ def test_stepping_changes_nothing(vocabulary):
     guard = TokenGuard.compile(POLICY, vocabulary)
     row = guard.row([])
     row.advance(vocabulary.encode("a zephyr"))
-    before = row._state.head.copy()
+    before = row.state.head.copy()
     row._step = None
     row.step()
-    assert np.array_equal(before, row._state.head)
+    assert np.array_equal(before, row.state.head)
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -63,7 +63,7 @@ def unpack(block: Block) -> Views:
 
 
 @njit(cache=True)
-def _build_trie(symbols, offsets, parent, symbol, depth, output):
+def build_trie(symbols, offsets, parent, symbol, depth, output):
     """Insert lexicographically sorted, distinct patterns; return the node count."""
     nodes = 1
     longest = 0
@@ -138,7 +138,7 @@ def build(patterns: Sequence[str]) -> Block:
     symbol = np.zeros(size, np.int32)
     depth = np.zeros(size, np.int32)
     output = np.full(size, -1, np.int32)
-    n = int(_build_trie(symbols, offsets, parent, symbol, depth, output))
+    n = int(build_trie(symbols, offsets, parent, symbol, depth, output))
     parent, symbol, depth, output = parent[:n], symbol[:n], depth[:n], output[:n]
     # Sorted patterns create a node's children in ascending order, so a stable sort keeps it.
     children = np.argsort(parent[1:], kind="stable").astype(np.int32) + 1

@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 
 from prism.match import kernel as match_kernel
-from prism.match.automaton import advance
 from prism.match.kernel import (
+    COUNT,
     GAPS,
     LETTER_CLASS,
     NODE,
@@ -24,7 +24,9 @@ from prism.match.kernel import (
     PREVIOUS,
     SIGN_LETTER,
     SIGNS,
+    VIEWS,
 )
+from prism.steer.completions import ANY, FAIL_LINK, HIGH, LOW, START
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,120 +129,155 @@ def try_tokens(table, plain, squeezed, entries, head, ring, utf8, data, offsets,
     h, r, u = head.copy(), ring.copy(), utf8.copy()
     one = np.zeros(1, np.int32)
     for i in range(len(ids)):
-        h[:] = head
-        r[:] = ring
-        u[:] = utf8
         token = ids[i]
-        hits = feed_bytes(
-            table,
-            plain,
-            squeezed,
-            entries,
-            h,
-            r,
-            u,
-            data[offsets[token] : offsets[token + 1]],
-            one,
-            out,
+        piece = data[offsets[token] : offsets[token + 1]]
+        verdict[i] = _unsafe(
+            table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, one, out
         )
-        if hits == 0:
-            hits = end_hits(table, plain, squeezed, entries, h, r, u, out)
-        verdict[i] = hits > 0
 
 
 @njit(cache=True)
-def _compare(symbols, offsets, token, pattern, first, last):
-    """Compare a token's key with ``pattern[first:last]`` as far as the latter goes."""
-    start, end = offsets[token], offsets[token + 1]
-    for i in range(last - first):
-        if start + i >= end:
-            return -1
-        a, b = symbols[start + i], pattern[first + i]
-        if a != b:
-            return -1 if a < b else 1
-    return 0
+def _unsafe(table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, one, out):
+    """Try one token on ``h``, ``r`` and ``u``, which equal the state before and afterwards."""
+    hits = feed_bytes(table, plain, squeezed, entries, h, r, u, piece, one, out)
+    if hits == 0:
+        hits = end_hits(table, plain, squeezed, entries, h, r, u, out)
+    # Only the last symbol and those behind it were written to.
+    size = ring.shape[1]
+    for view in range(VIEWS):
+        at = 2 + 4 * view + COUNT
+        begin = max(head[at] - 1, 0, h[at] - size)
+        for i in range(begin, h[at]):
+            r[view, i & (size - 1)] = ring[view, i & (size - 1)]
+    h[:] = head
+    u[:] = utf8
+    return hits > 0
 
 
 @njit(cache=True)
-def prefix_range(symbols, offsets, order, pattern, first, last):
-    """Return the range of ``order`` whose keys begin with ``pattern[first:last]``."""
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) >> 1
-        if _compare(symbols, offsets, order[middle], pattern, first, last) < 0:
-            low = middle + 1
-        else:
-            high = middle
-    begin = low
-    high = len(order)
-    while low < high:
-        middle = (low + high) >> 1
-        if _compare(symbols, offsets, order[middle], pattern, first, last) <= 0:
-            low = middle + 1
-        else:
-            high = middle
-    return begin, low
-
-
-@njit(cache=True)
-def completion_ranges(
-    block, patterns, bounds, symbols, offsets, order, words, fill, nodes, lows, highs
+def feed_rows(
+    table, plain, squeezed, entries, heads, rings, utf8s, slots, tokens, data, offsets, out, hits
 ):
-    """List, per pattern and split, the tokens that begin with the remainder; return how many."""
-    count = 0
-    scratch = np.zeros(4096, np.int32)
-    for p in range(len(bounds) - 1):
-        first, last = bounds[p], bounds[p + 1]
-        node = np.int32(0)
-        for i in range(first, last):
-            node = advance(block, node, patterns[i])
-            size = last - (i + 1)
-            # Behind the split; and once more with the split's own symbol before it, which a repeat
-            # of a letter, or a second separator, does not push again.
-            for again in range(2):
-                if again and words and patterns[i] != 32:
-                    continue
-                if size + again == 0 or (size == 0 and words):
-                    continue
-                length = 0
-                if again:
-                    scratch[0] = patterns[i]
-                    length = 1
-                for j in range(size):
-                    scratch[length + j] = patterns[i + 1 + j]
-                length += size
-                # In the plain view the closing separator may be the text's end.
-                ends = words and scratch[length - 1] == 32
-                low, high = prefix_range(symbols, offsets, order, scratch, 0, length)
-                if high > low:
-                    if fill:
-                        nodes[count], lows[count], highs[count] = node, low, high
-                    count += 1
-                if ends and length > 1:
-                    low, high = prefix_range(symbols, offsets, order, scratch, 0, length - 1)
-                    exact = low
-                    while (
-                        exact < high
-                        and offsets[order[exact] + 1] - offsets[order[exact]] == length - 1
-                    ):
-                        exact += 1
-                    if exact > low:
-                        if fill:
-                            nodes[count], lows[count], highs[count] = node, low, exact
-                        count += 1
+    """Read one token per row: ``tokens[i]`` into the state at ``slots[i]``.
+
+    ``hits`` uint8 ``[len(slots)]`` says where that made a hit.
+    """
+    one = np.zeros(1, np.int32)
+    for i in range(len(slots)):
+        k = slots[i]
+        piece = data[offsets[tokens[i]] : offsets[tokens[i] + 1]]
+        found = feed_bytes(
+            table, plain, squeezed, entries, heads[k], rings[k], utf8s[k], piece, one, out
+        )
+        hits[i] = found > 0
+
+
+@njit(cache=True)
+def _collect(completions, node, certain, codes, count):
+    """Append the tokens that complete a phrase from ``node`` as codes; return their number.
+
+    A code is the token's id times two, plus one where it has yet to be tried. Beyond the room in
+    ``codes`` they are counted only.
+    """
+    fail, any_ = completions[FAIL_LINK], completions[ANY]
+    start, low, high = completions[START], completions[LOW], completions[HIGH]
+    while node != 0 and completions[any_ + node] != 0:
+        for i in range(completions[start + node], completions[start + node + 1]):
+            for j in range(completions[low + i], completions[high + i]):
+                if count < len(codes):
+                    codes[count] = np.int64(completions[j]) << 1 | (0 if certain else 1)
+                count += 1
+        node = completions[fail + node]
     return count
 
 
 @njit(cache=True)
-def token_keys(table, data, offsets, view, symbols, bounds):
+def _collect_all(tokens, certain, codes, count):
+    for token in tokens:
+        if count < len(codes):
+            codes[count] = np.int64(token) << 1 | (0 if certain else 1)
+        count += 1
+    return count
+
+
+@njit(cache=True)
+def mask_rows(
+    table, plain, squeezed, entries, of_plain, of_gaps, of_signs, heads, rings, utf8s, slots,
+    data, offsets, partial, at_start, out, codes, ids, bounds,
+):  # fmt: skip
+    """List the tokens that complete a phrase, for the states at ``slots``, each row's ascending.
+
+    Row ``i`` gets ``ids[bounds[i]:bounds[i + 1]]``. Returns 0, or how much room is needed where
+    ``codes`` and ``ids`` (equally long) are too small; nothing has changed then. A token of the
+    plain view's ranges completes a phrase for certain; whatever else is likely is tried.
+    """
+    one = np.zeros(1, np.int32)
+    h, r, u = heads[0].copy(), np.zeros_like(rings[0]), utf8s[0].copy()
+    count = 0
+    for i in range(len(slots)):
+        bounds[i] = count
+        head, ring, utf8 = heads[slots[i]], rings[slots[i]], utf8s[slots[i]]
+        whole = utf8[DUE] == 0
+        found = _collect(of_plain, head[2 + 4 * PLAIN + NODE], whole, codes, 0)
+        found = _collect(of_gaps, head[2 + 4 * GAPS + NODE], False, codes, found)
+        found = _collect(of_signs, head[2 + 4 * SIGNS + NODE], False, codes, found)
+        if head[PREVIOUS] != 0:
+            found = _collect_all(at_start, whole, codes, found)
+        if found == 0 and whole:
+            continue
+        h[:] = head
+        r[:] = ring
+        u[:] = utf8
+        if not whole:
+            # The next token finishes the character, or leaves it broken, which separates words. (A
+            # token that begins a character can't complete a phrase: broken off, it is the text's
+            # end.)
+            found = _collect_all(partial, False, codes, found)
+            u[:] = 0
+            _put(table, plain, squeezed, entries, h, r, np.int64(32), one, out)
+            found = _collect(of_plain, h[2 + 4 * PLAIN + NODE], False, codes, found)
+            found = _collect(of_gaps, h[2 + 4 * GAPS + NODE], False, codes, found)
+            found = _collect(of_signs, h[2 + 4 * SIGNS + NODE], False, codes, found)
+            found = _collect_all(at_start, False, codes, found)
+            h[:] = head
+            r[:] = ring
+            u[:] = utf8
+        if found > len(codes) or count + found > len(ids):
+            return count + found
+        sorted_codes = np.sort(codes[:found])
+        last = np.int64(-1)
+        for code in sorted_codes:
+            token = code >> 1
+            if token == last:
+                continue
+            last = token
+            if code & 1:
+                piece = data[offsets[token] : offsets[token + 1]]
+                if not _unsafe(
+                    table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, one, out
+                ):
+                    continue
+            ids[count] = token
+            count += 1
+    bounds[len(slots)] = count
+    return 0
+
+
+@njit(cache=True)
+def token_keys(table, data, offsets, view, alone, symbols, bounds, ends, end_bounds):
     """Write what each token adds to a view: symbols int32, ``bounds`` int64 ``[tokens + 1]``.
 
-    ``symbols`` must hold 20 per byte at most. Bytes that are no characters alone separate words.
+    ``ends`` gets, per token, how many of its symbols are there where a word ends, the token's own
+    end included. ``alone`` says whether a gap is before tokens that begin without one: a letter
+    that stands alone is lengthened over gaps ("b o o k"), another isn't. ``symbols`` and ``ends``
+    must hold 20 per byte. Bytes that are no characters alone separate words.
     """
-    size = 0
+    size, stops = 0, 0
     bounds[0] = 0
+    end_bounds[0] = 0
     utf8 = np.zeros(UTF8, np.int64)
     points = np.zeros(4096, np.int64)
+    state = np.zeros(3, np.int64)  # last letter, whether it stands alone, whether a gap is open
     for token in range(len(offsets) - 1):
         count = 0
         utf8[:] = 0
@@ -250,48 +287,59 @@ def token_keys(table, data, offsets, view, symbols, bounds):
             points[count] = _BAD
             count += 1
         start = size
-        last = np.int32(0)
+        state[0], state[1], state[2] = -1, 0, alone
         for i in range(count):
             cp = points[i]
             value = table[table[1] + table[table[0] + (cp >> 8)] * 256 + (cp & 255)]
             if value == -1:
-                size, last = _key(view, 0, np.int32(cp), symbols, start, size, last)
+                size, stops = _key(view, 0, cp, state, symbols, start, size, ends, stops)
             elif value == -2:
-                size, last = _key(view, 2, np.int32(cp), symbols, start, size, last)
+                size, stops = _key(view, 2, cp, state, symbols, start, size, ends, stops)
             elif value >> 24 == 4:
                 at = table[2] + (value & 0xFFFFFF)
                 for k in range(table[at]):
                     code = table[at + 1 + k]
-                    kind, char = code >> 24, np.int32(code & 0xFFFFFF)
-                    size, last = _key(view, kind, char, symbols, start, size, last)
+                    kind, char = code >> 24, np.int64(code & 0xFFFFFF)
+                    size, stops = _key(view, kind, char, state, symbols, start, size, ends, stops)
             elif value >> 24 != 3:
-                kind, char = value >> 24, np.int32(value & 0xFFFFFF)
-                size, last = _key(view, kind, char, symbols, start, size, last)
+                kind, char = value >> 24, np.int64(value & 0xFFFFFF)
+                size, stops = _key(view, kind, char, state, symbols, start, size, ends, stops)
+        if size > start and state[2] == 0:
+            ends[stops] = size - start
+            stops += 1
         bounds[token + 1] = size
+        end_bounds[token + 1] = stops
     return size
 
 
 @njit(cache=True)
-def _key(view, kind, char, symbols, start, size, last):
-    """Append one folded character to a token's key; return the new size and last character."""
+def _key(view, kind, char, state, symbols, start, size, ends, stops):
+    """Append one folded character to a token's key, as the view's own step does."""
     if view == PLAIN:
-        if kind != 0:
-            if size > start and symbols[size - 1] == 32:
-                return size, last
-            char = np.int32(32)
-        symbols[size] = char
-        return size + 1, char
-    if kind != 0 and not (view == SIGNS and char < 128 and SIGN_LETTER[char] != 0):
-        return size, last
-    if char == last and size > start:
-        return size, last
+        if kind == 0:
+            symbols[size] = char
+        elif size > start and symbols[size - 1] == 32:
+            return size, stops
+        else:
+            symbols[size] = 32
+        return size + 1, stops
+    if kind != 0:
+        if size > start and state[2] == 0:
+            ends[stops] = size - start
+            stops += 1
+        if not (view == SIGNS and char < 128 and SIGN_LETTER[char] != 0):
+            state[2] = 1
+            return size, stops
+    if char == state[0] and (state[2] == 0 or state[1] != 0):
+        if state[2] == 0:
+            state[1] = 0
+        state[2] = 0
+        return size, stops
+    state[0] = char
+    state[1] = state[2]
+    state[2] = 0
     symbols[size] = LETTER_CLASS[char] if char < 128 else char
-    return size + 1, char
-
-
-def state_views(head: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    """Return ``(view, node)`` of the three views."""
-    return tuple((view, int(head[2 + 4 * view + NODE])) for view in (PLAIN, GAPS, SIGNS))
+    return size + 1, stops
 
 
 def at_word_start(head: NDArray[np.int64]) -> bool:

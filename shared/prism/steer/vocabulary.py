@@ -7,14 +7,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prism.match.kernel import GAPS, PLAIN, SIGNS
 from prism.steer import kernel
+from prism.steer.lookup import Lookup
+from prism.steer.lookup import build as build_lookup
 from prism.text.normalise import fold_block
 
 MOST_SYMBOLS_PER_BYTE = 8
@@ -56,9 +57,16 @@ class Vocabulary:
         self.digest = digest.hexdigest()
 
     @cached_property
-    def keys(self) -> tuple[Keys, Keys, Keys]:
-        """Its tokens as the views PLAIN, GAPS and SIGNS read them."""
-        return Keys(self, PLAIN), Keys(self, GAPS), Keys(self, SIGNS)
+    def lookups(self) -> tuple[tuple[Lookup, Lookup | None], ...]:
+        """Its tokens as the views PLAIN, GAPS and SIGNS read them: whole, and cut at words' ends.
+
+        The plain view needs no cut keys: there a separator is a symbol like any other.
+        """
+        return tuple(_lookups(self, view) for view in (PLAIN, GAPS, SIGNS))
+
+    def forget_lookups(self) -> None:
+        """Free the lookups (some 100 MB for 262k tokens); the next guard makes them again."""
+        self.__dict__.pop("lookups", None)
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
         """Return the text of ``ids`` as bytes."""
@@ -128,24 +136,47 @@ def _token_bytes(text: str, *, byte_level: bool) -> bytes:
     return text.replace("\u2581", " ").encode("utf-8", "replace")
 
 
-class Keys:
-    """The vocabulary in one view, sorted: symbols of token ``i`` are ``symbols[offsets[i]:…]``.
+def _lookups(vocabulary: Vocabulary, view: int) -> tuple[Lookup, Lookup | None]:
+    """Return the lookup of whole keys and, but for the plain view, of keys up to ends of words.
 
     Bytes that are not characters alone are read as separators; where they may complete a character,
-    ``TokenGuard`` tries the token out instead. ``order`` int32 ``[n]`` holds the ids of the tokens
-    that have a key, ascending by key.
+    tokens are tried out instead.
     """
+    first = _keys(vocabulary, view, alone=0)
+    tokens = np.arange(vocabulary.size, dtype=np.int32)
+    if view == PLAIN:
+        return build_lookup(first.symbols, first.starts, first.sizes, tokens), None
+    # Where the other reading of a token differs, it has a second key.
+    second = _keys(vocabulary, view, alone=1)
+    other = np.flatnonzero(first.sizes != second.sizes).astype(np.int32)
+    symbols = np.concatenate([first.symbols, second.symbols])
+    shift = len(first.symbols)
+    starts = np.concatenate([first.starts, second.starts[other] + shift])
+    sizes = np.concatenate([first.sizes, second.sizes[other]])
+    whole = build_lookup(symbols, starts, sizes, np.concatenate([tokens, other]))
+    owner = np.repeat(tokens, first.stops)
+    others = np.repeat(tokens, second.stops)
+    also = np.isin(others, other)
+    starts = np.concatenate([first.starts[owner], second.starts[others[also]] + shift])
+    sizes = np.concatenate([first.ends, second.ends[also]])
+    return whole, build_lookup(symbols, starts, sizes, np.concatenate([owner, others[also]]))
 
-    def __init__(self, vocabulary: Vocabulary, view: int) -> None:
-        room = np.zeros(len(vocabulary.data) * MOST_SYMBOLS_PER_BYTE + 1, np.int32)
-        self.offsets = np.zeros(vocabulary.size + 1, np.int64)
-        size = kernel.token_keys(
-            fold_block(), vocabulary.data, vocabulary.offsets, view, room, self.offsets
-        )
-        self.symbols = room[:size].copy()
-        # Python orders strings by code point, as the kernels compare.
-        text = self.symbols.tobytes().decode("utf-32-le", "surrogatepass")
-        bounds = self.offsets.tolist()
-        keys = [text[a:b] for a, b in pairwise(bounds)]
-        ranked = sorted((i for i, key in enumerate(keys) if key), key=keys.__getitem__)
-        self.order = np.array(ranked, np.int32)
+
+class _Keys(NamedTuple):
+    symbols: NDArray[np.int32]
+    starts: NDArray[np.int64]  # [vocabulary]
+    sizes: NDArray[np.int64]  # [vocabulary]
+    ends: NDArray[np.int64]  # of all tokens: how many symbols there are where a word ends
+    stops: NDArray[np.int64]  # [vocabulary] how many of these each token has
+
+
+def _keys(vocabulary: Vocabulary, view: int, alone: int) -> _Keys:
+    room = len(vocabulary.data) * MOST_SYMBOLS_PER_BYTE + 1
+    symbols, ends = np.zeros(room, np.int32), np.zeros(room, np.int32)
+    bounds, end_bounds = (np.zeros(vocabulary.size + 1, np.int64) for _ in range(2))
+    size = kernel.token_keys(
+        fold_block(), vocabulary.data, vocabulary.offsets, view, alone,
+        symbols, bounds, ends, end_bounds,
+    )  # fmt: skip
+    cut = ends[: end_bounds[-1]].astype(np.int64)
+    return _Keys(symbols[:size].copy(), bounds[:-1], np.diff(bounds), cut, np.diff(end_bounds))

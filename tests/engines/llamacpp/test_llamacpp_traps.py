@@ -16,7 +16,7 @@ from llamacpp_prism import GrammarError, ModerationFailedError, guard
 from llamacpp_prism.gate import Gate
 from prism.moderator import Moderator
 from prism.policy.compiled import CompiledPolicy
-from prism.steer.guard import TokenRow
+from prism.steer.row import TokenRow
 from prism.steer.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.engine

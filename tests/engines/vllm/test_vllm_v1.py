@@ -146,7 +146,7 @@ def test_shared_params_are_separate_rows(rows):
 
 
 def test_a_failure_ends_its_request_and_no_other(rows, monkeypatch, caplog):
-    from prism.steer.guard import TokenRow
+    from prism.steer.row import TokenRow
 
     class Broken(list):
         def __len__(self):

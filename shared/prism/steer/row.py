@@ -1,0 +1,157 @@
+"""One row of a batch: it follows its output ids and says what the next token may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism.steer.state import State, States
+
+if TYPE_CHECKING:
+    from prism.steer.guard import TokenGuard
+
+_RECOGNISE = 3
+"""Tokens of a refusal that must be there before a resumed request is taken to be refusing."""
+_NOTHING = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the next token may be. ``forced`` wins over ``banned``."""
+
+    forced: int | None
+    banned: NDArray[np.int64]  # token ids, ascending
+
+    def write(self, row: NDArray[np.float32]) -> None:
+        """Apply to one row of logits in place, shape ``[vocabulary]``, strided views included."""
+        if self.forced is not None:
+            row[:] = -np.inf
+            row[self.forced] = 0.0
+        elif len(self.banned):
+            row[self.banned] = -np.inf
+
+
+class TokenRow:
+    """One row. Made by ``TokenGuard.row``, or by ``Batch.row`` where many decode together."""
+
+    def __init__(
+        self,
+        guard: TokenGuard,
+        prompt_ids: Sequence[int] | None,
+        locale: str | None,
+        states: States | None = None,
+        slot: int = 0,
+    ) -> None:
+        self._guard = guard
+        self._locale = locale
+        self.state = State(guard.output, states, slot)
+        self._refusal: list[int] = []
+        self._refused_at: int | None = None
+        self._step: Step | None = None
+        if prompt_ids is None or guard.blocks_prompt(prompt_ids):
+            self._start_refusal(0)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether the refusal is being forced."""
+        return self._refused_at is not None
+
+    def refuse(self) -> None:
+        """Force the refusal from the next token on."""
+        if self._refused_at is None:
+            self._start_refusal(self.state.length)
+
+    def _start_refusal(self, at: int) -> None:
+        self._refused_at = at
+        self._refusal = self._guard.refusal(self._locale, inside=at > 0)
+        self._step = None
+        self.state.refusing = True
+
+    def advance(self, output_ids: Sequence[int]) -> None:
+        """Take note of the whole output so far, shape ``[length]``.
+
+        Costs what is new; a list that isn't a continuation is read anew. Placeholders (ids below
+        zero, which engines use for tokens still on the device) can't be judged: the row refuses.
+        """
+        state = self.state
+        length = len(output_ids)
+        if length == state.length and (length == 0 or output_ids[-1] == state.last):
+            return
+        self._step = None
+        if self._refused_at is not None and length >= self._refused_at:
+            state.length = length
+            state.last = int(output_ids[-1])
+            return
+        if length < state.count or (state.count and output_ids[state.count - 1] != state.last):
+            self._restart()
+        count = state.count
+        new = np.asarray(output_ids[count:], np.int64)
+        state.length = length
+        state.last = int(output_ids[-1]) if length else -1
+        if len(new) and (new.min() < 0 or new.max() >= self._guard.vocabulary.size):
+            self._start_refusal(length)
+            return
+        state.count = length
+        if count == 0 and length > 1:
+            self._recognise(list(map(int, output_ids)))
+        if state.feed(self._guard.vocabulary, new):
+            self.exceed()
+
+    def exceed(self) -> None:
+        """Note that a phrase is in the output: nothing of the model's may follow.
+
+        Only reached when tokens were appended past the mask.
+        """
+        self.refuse()
+
+    def _restart(self) -> None:
+        self.state.restart()
+        if self._refused_at:
+            self._refused_at = None
+            self.state.refusing = False
+
+    def _recognise(self, ids: list[int]) -> None:
+        """After preemption a request comes back with its output: was it refusing already?"""
+        refusal = self._guard.refusal(self._locale, inside=True)
+        for size in range(min(len(refusal), len(ids)), _RECOGNISE - 1, -1):
+            if ids[-size:] == refusal[:size]:
+                self._start_refusal(len(ids) - size)
+                return
+
+    def step(self) -> Step:
+        """Return what the next token may be; changes nothing."""
+        if self._step is None:
+            self._step = self._make_step()
+        return self._step
+
+    def _make_step(self) -> Step:
+        if self._refused_at is not None:
+            index = self.state.length - self._refused_at
+            forced = self._refusal[index] if index < len(self._refusal) else self._guard.eos
+            return Step(forced, _NOTHING)
+        return Step(None, self._guard.banned(self.state.states, self.state.slots).row(0))
+
+    def prepare(self, banned: NDArray[np.int64]) -> None:
+        """Take ``banned``, found out for the whole batch, as the next step's."""
+        self._step = None if self.refusing else Step(None, banned)
+
+    def apply(self, row: NDArray[np.float32]) -> None:
+        """Steer one row of logits in place, shape ``[vocabulary]``.
+
+        Where the likeliest token would complete a phrase of a rule that blocks, the refusal begins.
+        """
+        step = self.step()
+        if step.forced is None and len(step.banned):
+            top = int(step.banned[np.argmax(row[step.banned])])
+            if row[top] >= row.max() and self.blocks(top):
+                self.refuse()
+                step = self.step()
+        step.write(row)
+
+    def blocks(self, token: int) -> bool:
+        """Return whether a banned token would break a rule that blocks, not one that steers."""
+        return self._guard.stops(self.state.rules_behind(self._guard.vocabulary, token))

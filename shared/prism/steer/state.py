@@ -1,0 +1,209 @@
+"""Where a row stands in the phrases: the automata's nodes, the last symbols, a half-read character.
+
+Rows that are read and masked together lie side by side in one ``States``; a ``State`` is one of its
+slots.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism.match import kernel as match_kernel
+from prism.match.kernel import FIELDS, HEAD, VIEWS
+from prism.match.phrases import PhraseSet
+from prism.steer import kernel
+from prism.steer.vocabulary import Vocabulary
+
+_HITS = 64
+
+
+class Masks(NamedTuple):
+    """Banned tokens of some rows: row ``i`` has ``ids[bounds[i]:bounds[i + 1]]``, ascending."""
+
+    ids: NDArray[np.int64]
+    bounds: NDArray[np.int64]  # [rows + 1]
+
+    def row(self, i: int) -> NDArray[np.int64]:
+        """Return row ``i``'s."""
+        return self.ids[self.bounds[i] : self.bounds[i + 1]]
+
+    def with_each(self, ids: NDArray[np.int64]) -> Masks:
+        """Return the masks with ``ids``, ascending, in every row."""
+        rows = [np.union1d(self.row(i), ids) for i in range(len(self.bounds) - 1)]
+        sizes = np.array([0, *map(len, rows)], np.int64)
+        return Masks(np.concatenate(rows) if rows else self.ids, np.cumsum(sizes))
+
+
+class States:
+    """Slots for rows under one set of phrases."""
+
+    def __init__(self, phrases: PhraseSet, slots: int = 1) -> None:
+        self.phrases = phrases
+        self.tables = (phrases.table, phrases.plain, phrases.squeezed, phrases.entries)
+        self.heads = np.zeros((slots, HEAD), np.int64)
+        self.rings = np.zeros((slots, VIEWS, phrases.ring_size, FIELDS), np.int64)
+        self.utf8s = np.zeros((slots, kernel.UTF8), np.int64)
+        self.counts = np.zeros(slots, np.int64)  # output ids read into the state
+        self.lengths = np.zeros(slots, np.int64)  # … and known of, those of a refusal too
+        self.lasts = np.full(slots, -1, np.int64)  # the last id known of
+        self.refusing = np.zeros(slots, np.bool_)
+        self.out = np.empty((_HITS, 5), np.int64)
+
+    def doubled(self) -> States:
+        """Return twice as many slots, the first half as they are here."""
+        n = len(self.heads)
+        twin = States(self.phrases, 2 * n)
+        for name in ("heads", "rings", "utf8s", "counts", "lengths", "lasts", "refusing"):
+            getattr(twin, name)[:n] = getattr(self, name)
+        return twin
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Heads, rings and half-read characters, as the kernels take them."""
+        return self.heads, self.rings, self.utf8s
+
+    def begin(self, slot: int) -> None:
+        """Set a slot to the start of an output."""
+        self.counts[slot] = self.lengths[slot] = 0
+        self.lasts[slot] = -1
+        self.refusing[slot] = False
+        self.heads[slot] = 0
+        self.rings[slot] = 0
+        self.utf8s[slot] = 0
+        match_kernel.begin(self.phrases.plain, self.heads[slot], self.rings[slot])
+
+    def feed(
+        self, vocabulary: Vocabulary, slots: NDArray[np.int64], tokens: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Read one token into each of ``slots``; return where that found a phrase, ``[rows]``."""
+        hits = np.zeros(len(slots), np.uint8)
+        kernel.feed_rows(
+            *self.tables, *self.arrays, slots, tokens,
+            vocabulary.data, vocabulary.offsets, self.out, hits,
+        )  # fmt: skip
+        return hits.astype(np.bool_)
+
+
+class State:
+    """One row's."""
+
+    __slots__ = ("head", "ring", "slot", "slots", "states", "utf8")
+
+    def __init__(self, phrases: PhraseSet, states: States | None = None, slot: int = 0) -> None:
+        self.bind(states if states is not None else States(phrases), slot)
+        self.states.begin(slot)
+
+    def bind(self, states: States, slot: int) -> None:
+        """Stand at ``slot``, whatever is there."""
+        self.states = states
+        self.slot = slot
+        self.slots = np.array([slot], np.int64)
+        self.head, self.ring, self.utf8 = states.heads[slot], states.rings[slot], states.utf8s[slot]
+
+    def restart(self) -> None:
+        """Go back to the start of the output; whether it refuses stays."""
+        refusing = self.refusing
+        self.states.begin(self.slot)
+        self.refusing = refusing
+
+    @property
+    def count(self) -> int:
+        """Output ids read."""
+        return int(self.states.counts[self.slot])
+
+    @count.setter
+    def count(self, value: int) -> None:
+        self.states.counts[self.slot] = value
+
+    @property
+    def length(self) -> int:
+        """Output ids known of; more than were read while a refusal is forced."""
+        return int(self.states.lengths[self.slot])
+
+    @length.setter
+    def length(self, value: int) -> None:
+        self.states.lengths[self.slot] = value
+
+    @property
+    def last(self) -> int:
+        """The last output id known of, or -1."""
+        return int(self.states.lasts[self.slot])
+
+    @last.setter
+    def last(self, value: int) -> None:
+        self.states.lasts[self.slot] = value
+
+    @property
+    def refusing(self) -> bool:
+        """Whether a refusal is forced."""
+        return bool(self.states.refusing[self.slot])
+
+    @refusing.setter
+    def refusing(self, value: bool) -> None:
+        self.states.refusing[self.slot] = value
+
+    def copy(self) -> State:
+        """Return an independent copy."""
+        twin = State(self.states.phrases)
+        twin.head[:], twin.ring[:], twin.utf8[:] = self.head, self.ring, self.utf8
+        return twin
+
+    def feed(self, vocabulary: Vocabulary, ids: NDArray[np.int64]) -> bool:
+        """Read tokens; return whether a phrase was found."""
+        return bool(
+            kernel.feed_tokens(
+                *self.states.tables, self.head, self.ring, self.utf8,
+                vocabulary.data, vocabulary.offsets, ids, self.states.out,
+            )
+        )  # fmt: skip
+
+    def feed_text(self, text: str) -> None:
+        """Read characters."""
+        cps = np.array([ord(char) for char in text], np.int32)
+        tables = self.states.tables
+        match_kernel.feed(*tables, self.head, self.ring, cps, 0, self.states.out)
+
+    def feed_space(self) -> None:
+        """Read a separator, ending an incomplete character."""
+        self.utf8[:] = 0
+        self.feed_text(" ")
+
+    def end(self) -> bool:
+        """Return whether the text, ending here, holds a phrase. The state is spent afterwards."""
+        tables = self.states.tables
+        return bool(kernel.end_hits(*tables, self.head, self.ring, self.utf8, self.states.out))
+
+    def unsafe(self, vocabulary: Vocabulary, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return, for each token, whether the text ending behind it would hold a phrase."""
+        verdict = np.zeros(len(ids), np.uint8)
+        kernel.try_tokens(
+            *self.states.tables, self.head, self.ring, self.utf8,
+            vocabulary.data, vocabulary.offsets, ids, self.states.out, verdict,
+        )  # fmt: skip
+        return verdict.astype(np.bool_)
+
+    def rules_behind(self, vocabulary: Vocabulary, token: int) -> set[str]:
+        """Return the rules that the text ending behind ``token`` would break."""
+        twin = self.copy()
+        out = twin.states.out
+        tables = twin.states.tables
+        one = np.zeros(1, np.int32)
+        rules: set[str] = set()
+        # Byte by byte, and each byte's characters apart: rows of one call overwrite the last's.
+        for byte in vocabulary.bytes_of([token]):
+            data = np.array([byte], np.uint8)
+            hits = kernel.feed_bytes(*tables, twin.head, twin.ring, twin.utf8, data, one, out)
+            rules |= self._owners(out[:hits])
+        hits = kernel.end_hits(*tables, twin.head, twin.ring, twin.utf8, out)
+        return rules | self._owners(out[:hits])
+
+    def _owners(self, rows: NDArray[np.int64]) -> set[str]:
+        phrases = self.states.phrases
+        rules: set[str] = set()
+        for kind, index in rows[:, :2].tolist():
+            owners = phrases.entry_owners[index] if kind else phrases.plain_owners[index]
+            rules |= {rule for rule, _ in owners}
+        return rules
