@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +44,13 @@ def test_no_file_is_longer_than_500_lines() -> None:
     long = [name(path) for path in SOURCES if len(path.read_text("utf-8").splitlines()) > 500]
 
     assert not long
+
+
+def test_what_every_process_of_vllm_loads_leaves_numba_out() -> None:
+    # vLLM's CPU worker reads the attributes of all that is loaded, and llvmlite's break it.
+    code = "import sys, vllm_prism.checks; print('llvmlite' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
 
 
 def test_nothing_loads_pickles() -> None:

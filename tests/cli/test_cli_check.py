@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+
+SCORED = """\
+prism: 1
+id: scored
+tiers: {encoder: off}
+rules: [{id: all, category: harm, action: flag, stages: [prompt], thresholds: 0}]
+"""
+PLAIN = """\
+prism: 1
+id: plain
+rules: [{id: a, category: spc, action: block, plain_language: Gives advice.}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def policies(prism):
+    Path("scored.yaml").write_text(SCORED)
+    Path("plain.yaml").write_text(PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +42,31 @@ def test_exit_codes(prism, text, code, first):
 
 def test_findings_name_the_rule_and_the_place_but_not_the_text(prism):
     result = prism("check", "--policy", "house.yaml", "a z3phyr lantern")
-    assert result.out == "block\n  block: names (prv) at 2-16 via leet\n"
+    lines = result.out.splitlines()
+    assert lines[:2] == ["block", "  block: names (prv) at 2-16 via leet"]
+    assert "lantern" not in result.out
+    assert lines[2].startswith("  scores: ")
+    assert lines[3].startswith("  tiers: sketch ran, encoder ")
+
+
+def test_scores_and_what_became_of_each_tier(prism):
+    result = prism("check", "--policy", "scored.yaml", "How do I bake bread without any yeast?")
+    lines = result.out.splitlines()
+    assert lines[0] == "flag"
+    assert re.fullmatch(r"  flag: all \(harm\) with 0\.\d\d", lines[1])
+    assert re.match(r"  scores: (all below 0\.05|\w+ 0\.\d\d)", lines[2])
+    assert lines[3:] == ["  tiers: sketch ran; language en"]
+    data = prism("check", "--policy", "scored.yaml", "--json", "How do I bake bread?").json
+    assert 0 < data["scores"]["harm"] < 1
+    assert data["tiers"] == {"prompt.patterns": "ran", "prompt.sketch": "ran"}
+    assert data["languages"] == {"prompt": "en"}
+    assert data["findings"][0]["score"] == data["scores"]["harm"]
+
+
+def test_a_policy_that_needs_a_guard_says_so(prism):
+    result = prism("check", "--policy", "plain.yaml", "hello")
+    assert result.code == 2
+    assert "policy 'plain': tiers.guard: needs a guard model, and none is set" in result.err
 
 
 def test_json(prism):
@@ -33,7 +78,8 @@ def test_json(prism):
     assert len(data["policy"]["digest"]) == 64
     assert data["categories"] == ["prv"]
     assert data["message"] == "I can't help with that."
-    assert data["tiers"] == {"prompt.patterns": "ran"}
+    assert data["tiers"]["prompt.patterns"] == "ran"
+    assert data["tiers"]["prompt.sketch"] == "ran"
     (finding,) = data["findings"]
     assert (finding["rule"], finding["start"], finding["end"]) == ("names", 2, 16)
     assert finding["enforced"] is True
@@ -46,7 +92,7 @@ def test_an_output_is_redacted_with_exit_code_0(prism):
 
 
 def test_the_stage_matters(prism):
-    assert prism("check", "--policy", "house.yaml", "order-1234").out == "allow\n"
+    assert prism("check", "--policy", "house.yaml", "order-1234").out.startswith("allow\n")
 
 
 @pytest.mark.parametrize("arguments", [("-",), ()])

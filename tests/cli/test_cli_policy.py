@@ -22,11 +22,11 @@ def test_lint_errors(prism):
 
 def test_lint_warnings(prism):
     Path("dull.yaml").write_text(
-        "prism: 1\nid: dull\nrules:\n  - {id: a, category: prv, action: flag, pii: [email]}\n"
+        "prism: 1\nid: dull\nrules:\n  - {id: a, category: prv, action: flag, phrases: [ok]}\n"
     )
     result = prism("policy", "lint", "dull.yaml")
     assert result.code == 0
-    assert result.err.startswith("warning: dull.yaml:4:47: rules[0].pii: ")
+    assert result.err.startswith("warning: dull.yaml:4:52: rules[0].phrases[0]: ")
     assert prism("policy", "lint", "--strict", "dull.yaml").code == 1
 
 

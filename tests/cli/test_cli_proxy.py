@@ -56,13 +56,21 @@ ROOT = Path(__file__).parents[2]
             ("--upstream", "http://host", "--config", "prism.yaml"),
             "prism.yaml:1:1: polcy: is not a known key; did you mean 'policy'?\n",
         ),
+        (
+            ("--upstream", "http://host", "--policy", "marked.yaml", "--port", "0"),
+            "marked: watermark: the policy demands a watermark, and nothing in front of an engine "
+            "can carry one; serve the model with a PRISM plugin in the engine, or write "
+            "`watermark: off`\n",
+        ),
     ],
 )
 def test_nothing_starts_when_something_is_wrong(prism, arguments, message):
     Path("bad.yaml").write_text("prism: 1\nid: bad\nrulez: []\n")
     Path("prism.yaml").write_text("polcy: bad.yaml\n")
+    Path("marked.yaml").write_text("prism: 1\nid: marked\nwatermark: required\n")
     result = prism("proxy", *arguments)
-    assert (result.code, result.out, result.err) == (2, "", message)
+    told = re.sub(r"^prism: policy .*\n", "", result.err)
+    assert (result.code, result.out, told) == (2, "", message)
 
 
 @pytest.mark.parametrize(

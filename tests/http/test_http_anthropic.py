@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,9 +10,9 @@ import anthropic
 import pytest
 from anthropic_script import SIGNATURE, Block, llama, named, vllm, whole
 from asgi_client import Fixed, until_live
+from chunking import FEW, PLACES, TEXTS, in_any_chunks, may_have_said
 from house import FAST, MESSAGE
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from serving import http
 from upstream import Upstream
@@ -21,7 +20,6 @@ from upstream import Upstream
 from prism.config import Settings
 from prism.http import PrismMiddleware
 from prism.http.inprocess import Reply, call
-from prism.moderator import Moderator
 
 ASK: Any = [{"role": "user", "content": "hello"}]
 ENGINES = pytest.mark.parametrize("engine", [vllm, llama])
@@ -399,40 +397,19 @@ def said(reply: Reply) -> tuple[str, str | None]:
     return text, reason
 
 
-WORDS = ["zephyr", " lantern", "yr lan", "tern", " walnut", " ferry", " a", "é", "🜂", "\n",
-         " ", "marzipan", " gasket", "漢字"]  # fmt: skip
-TEXTS = st.lists(st.sampled_from(WORDS), max_size=10)
-
-
-@hypothesis_settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(pieces=TEXTS, places=st.lists(st.integers(0, 10_000), max_size=20), which=st.booleans())
+@FEW
+@given(pieces=TEXTS, places=PLACES, which=st.booleans())
 async def test_any_chunking_gives_the_same_text_and_no_leak(
     settings: Settings, pieces: list[str], places: list[int], which: bool
 ) -> None:
+    async def ask(app: Any) -> tuple[str, str | None]:
+        return said(await messages(app))
+
     script = vllm if which else llama
     raw = b"".join(script([("text", pieces)]))
-    engine = Fixed([])
-    app = PrismMiddleware(engine, settings=settings, timing=FAST)
-    await until_live(app)
-    marks = sorted({place % (len(raw) + 1) for place in places} | {0, len(raw)})
-    replies = []
-    for chunks in ([raw], [raw[a:b] for a, b in itertools.pairwise(marks)]):
-        engine.pieces = chunks
-        replies.append(said(await messages(app)))
-    engine.pieces = script([("text", list("".join(pieces)))])
-    replies.append(said(await messages(app)))
-    await app.selftest.stop()
-    assert replies[0] == replies[1] == replies[2]
-    text, reason = replies[0]
-    session = Moderator(settings.policy).session()
-    expected = session.feed("".join(pieces)).text + session.finish().text
-    if reason == "refusal":
-        assert session.blocked()
-        assert Moderator(settings.policy).check_output(text).action.name != "BLOCK"
-    else:
-        assert (text, reason) == (expected, "end_turn")
+    letters = script([("text", list("".join(pieces)))])
+    text, reason = await in_any_chunks(settings, raw, places, ask, also=[letters])
+    may_have_said(settings, pieces, text, blocked=reason == "refusal")
 
 
 @pytest.mark.parametrize(

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import Any
 
 import pytest
-from asgi_client import Fixed, until_live
-from house import FAST, MESSAGE
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from chunking import FEW, PLACES, TEXTS, in_any_chunks, may_have_said
+from house import MESSAGE
+from hypothesis import given
 from serving import http
 from upstream import DONE, Upstream, encode
 
 from prism.config import Settings
-from prism.http import PrismMiddleware
 from prism.http.inprocess import call
-from prism.moderator import Moderator
 
 ASK: Any = [{"role": "user", "content": "hello"}]
 BAD: Any = [{"role": "user", "content": "tell me of the Zephyr Lantern"}]
-WORDS = ["zephyr", " lantern", "zeph", "yr lan", "tern", " walnut", " ferry", " a", "é", "🜂", "\n",
-         "plaid", " ", "marzipan", " gasket", "漢字", "."]  # fmt: skip
 PATHS = ["/v2/chat", "/cohere/v2/chat"]
 TOKENS = {"input_tokens": 7, "output_tokens": 5}
 USAGE = {"billed_units": TOKENS, "tokens": TOKENS}
@@ -302,36 +296,17 @@ def test_what_breaks_the_contract_ends_the_stream(
     assert "zephyr" not in reply.text
 
 
-@settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    pieces=st.lists(st.sampled_from(WORDS), max_size=12),
-    places=st.lists(st.integers(0, 10_000), max_size=30),
-)
+@FEW
+@given(pieces=TEXTS, places=PLACES)
 async def test_any_chunking_of_the_bytes_gives_the_same_text_and_no_leak(
     settings: Settings, pieces: list[str], places: list[int]
 ) -> None:
-    raw = b"".join(encode(event) for event in [start(), *block(pieces), end(), DONE])
-    engine = Fixed([])
-    app = PrismMiddleware(engine, settings=settings, timing=FAST)
-    await until_live(app)
-    marks = sorted({place % (len(raw) + 1) for place in places} | {0, len(raw)})
-    results = []
-    for chunks in (
-        [raw],
-        [raw[a:b] for a, b in itertools.pairwise(marks)],
-        [raw[n : n + 1] for n in range(len(raw))],
-    ):
-        engine.pieces = chunks
+    async def ask(app: Any) -> tuple[str, str | None]:
         body = {"messages": ASK, "stream": True}
-        reply = await call(app, "POST", "/v2/chat", body, patience=30)
-        found = events(reply.body)
+        found = events((await call(app, "POST", "/v2/chat", body, patience=30)).body)
         well_formed(found)
-        results.append(said(found))
-    await app.selftest.stop()
-    assert results[0] == results[1] == results[2]
-    text, reason = results[0]
-    decision = Moderator(settings.policy).check_output("".join(pieces))
-    assert (reason == "ERROR_TOXIC") is decision.blocked
-    assert not Moderator(settings.policy).check_output(text).blocked
+        return said(found)
+
+    raw = b"".join(encode(event) for event in [start(), *block(pieces), end(), DONE])
+    text, reason = await in_any_chunks(settings, raw, places, ask)
+    may_have_said(settings, pieces, text, blocked=reason == "ERROR_TOXIC")

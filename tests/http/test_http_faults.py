@@ -182,7 +182,7 @@ def test_full_judges_turn_requests_away(
     roomy: tuple[str, PrismMiddleware], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, app = roomy
-    monkeypatch.setattr(app, "_pool", Pool(workers=1, waiting=0))
+    monkeypatch.setattr(app._server, "pool", Pool(workers=1, waiting=0))
     begun, go = threading.Event(), threading.Event()
     inner = Session.check_prompt
 

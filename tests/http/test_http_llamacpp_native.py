@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import Any
 
 import pytest
 from asgi_client import Fixed, until_live
+from chunking import FEW, PLACES, TEXTS, in_any_chunks, may_have_said
 from house import FAST, MESSAGE
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from serving import http
 from upstream import Upstream, encode
 
 from prism.config import Settings
 from prism.http import PrismMiddleware
 from prism.http.inprocess import call
-from prism.moderator import Moderator
 
 SETTINGS = {
     "seed": 4294967295, "temperature": 0.8, "stop": ["never said"], "n_predict": 3,
     "grammar": "root ::= marzipan gasket", "samplers": ["top_k"], "lora": [],
 }  # fmt: skip
-WORDS = ["zephyr", " lantern", "zeph", "yr lan", "tern", " walnut", " ferry", " a", "é", "🜂", "\n",
-         "plaid", " ", "marzipan", " gasket", "漢字", "."]  # fmt: skip
 
 
 def piece(text: str, index: int = 0, **more: Any) -> dict[str, Any]:
@@ -278,34 +274,15 @@ def test_answers_of_another_shape_are_withheld(url: str, upstream: Upstream, bod
     assert reply.status_code == 502 or reply.json() == []
 
 
-@settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    pieces=st.lists(st.sampled_from(WORDS), max_size=12),
-    places=st.lists(st.integers(0, 10_000), max_size=30),
-)
+@FEW
+@given(pieces=TEXTS, places=PLACES)
 async def test_any_chunking_of_the_bytes_gives_the_same_text_and_no_leak(
     settings: Settings, pieces: list[str], places: list[int]
 ) -> None:
-    raw = b"".join(encode(event) for event in [*map(piece, pieces), final()])
-    engine = Fixed([])
-    app = PrismMiddleware(engine, settings=settings, timing=FAST)
-    await until_live(app)
-    marks = sorted({place % (len(raw) + 1) for place in places} | {0, len(raw)})
-    results = []
-    for chunks in (
-        [raw],
-        [raw[a:b] for a, b in itertools.pairwise(marks)],
-        [raw[n : n + 1] for n in range(len(raw))],
-    ):
-        engine.pieces = chunks
+    async def ask(app: Any) -> tuple[str, str | None]:
         body = {"prompt": "hello", "stream": True}
-        reply = await call(app, "POST", "/completion", body, patience=30)
-        results.append(said(rows(reply.body)))
-    await app.selftest.stop()
-    assert results[0] == results[1] == results[2]
-    text, reason = results[0]
-    whole = Moderator(settings.policy).check_output("".join(pieces))
-    assert (reason == "content_filter") is whole.blocked
-    assert not Moderator(settings.policy).check_output(text).blocked
+        return said(rows((await call(app, "POST", "/completion", body, patience=30)).body))
+
+    raw = b"".join(encode(event) for event in [*map(piece, pieces), final()])
+    text, reason = await in_any_chunks(settings, raw, places, ask)
+    may_have_said(settings, pieces, text, blocked=reason == "content_filter")

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import ollama
 import pytest
-from asgi_client import Fixed, until_live
-from house import FAST, MESSAGE
-from hypothesis import HealthCheck, given, settings
+from chunking import FEW, PLACES, TEXTS, in_any_chunks, may_have_said
+from house import MESSAGE
+from hypothesis import given
 from hypothesis import strategies as st
 from serving import http
 from upstream import Upstream
 
 from prism.config import Settings
-from prism.http import PrismMiddleware
 from prism.http.dialect import LineReader
 from prism.http.errors import UpstreamShape
 from prism.http.inprocess import call
 from prism.http.sse import MAX_EVENT_BYTES
-from prism.moderator import Moderator
 
 LINES = "application/x-ndjson"
 ASK: Any = [{"role": "user", "content": "hello"}]
 BAD: Any = [{"role": "user", "content": "tell me of the Zephyr Lantern"}]
-WORDS = ["zephyr", " lantern", "zeph", "yr lan", "tern", " walnut", " ferry", " a", "é", "🜂", "\n",
-         "plaid", " ", "marzipan", " gasket", "漢字", ".", "\u2028", "\x85"]  # fmt: skip
 TOTALS = {
     "total_duration": 900, "load_duration": 10, "prompt_eval_count": 7,
     "prompt_eval_duration": 300, "eval_count": 5, "eval_duration": 500,
@@ -312,37 +307,18 @@ def test_a_line_without_end_is_not_read_forever() -> None:
         reader.feed(b"x")
 
 
-@settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    pieces=st.lists(st.sampled_from(WORDS), max_size=12),
-    places=st.lists(st.integers(0, 10_000), max_size=30),
-    crlf=st.booleans(),
-)
+@FEW
+@given(pieces=TEXTS, places=PLACES, crlf=st.booleans())
 async def test_any_chunking_of_the_bytes_gives_the_same_text_and_no_leak(
     settings: Settings, pieces: list[str], places: list[int], crlf: bool
 ) -> None:
+    async def ask(app: Any) -> tuple[str, str | None]:
+        reply = await call(app, "POST", "/api/generate", {"prompt": "hello"}, patience=30)
+        got = [json.loads(line) for line in reply.body.decode().split("\n") if line]
+        return "".join(row["response"] for row in got), got[-1]["done_reason"]
+
     raw = b"".join(lines(*map(text_line, pieces), text_end()))
     if crlf:
         raw = raw.replace(b"\n", b"\r\n\n")
-    engine = Fixed([], kind=LINES)
-    app = PrismMiddleware(engine, settings=settings, timing=FAST)
-    await until_live(app)
-    marks = sorted({place % (len(raw) + 1) for place in places} | {0, len(raw)})
-    results = []
-    for chunks in (
-        [raw],
-        [raw[a:b] for a, b in itertools.pairwise(marks)],
-        [raw[n : n + 1] for n in range(len(raw))],
-    ):
-        engine.pieces = chunks
-        reply = await call(app, "POST", "/api/generate", {"prompt": "hello"}, patience=30)
-        got = [json.loads(line) for line in reply.body.decode().split("\n") if line]
-        results.append(("".join(row["response"] for row in got), got[-1]["done_reason"]))
-    await app.selftest.stop()
-    assert results[0] == results[1] == results[2]
-    text, reason = results[0]
-    whole = Moderator(settings.policy).check_output("".join(pieces))
-    assert (reason == "content_filter") is whole.blocked
-    assert not Moderator(settings.policy).check_output(text).blocked
+    text, reason = await in_any_chunks(settings, raw, places, ask, kind=LINES)
+    may_have_said(settings, pieces, text, blocked=reason == "content_filter")

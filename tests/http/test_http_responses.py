@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import openai
 import pytest
 from asgi_client import Fixed, until_live
+from chunking import FEW, PLACES, TEXTS, in_any_chunks, may_have_said
 from house import FAST, MESSAGE
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 from responses_script import USAGE, Piece, event, item, llama, vllm, whole
 from serving import http
@@ -23,7 +22,7 @@ from prism.http import PrismMiddleware
 from prism.http.errors import NotFound, TooLarge
 from prism.http.family import Call, Reading
 from prism.http.inprocess import Reply, call
-from prism.http.stored import Stored
+from prism.http.stored import Stored, withheld
 from prism.http.tenancy import Guest
 from prism.moderator import Moderator
 
@@ -428,8 +427,24 @@ def test_a_stored_response_belongs_to_its_tenant(settings: Settings) -> None:
     assert [known("one", f"resp_{key}") for key in "cd"] == [False, False]
     stricter = Guest("two", Moderator(settings.policy), Reading(400, 1, "proxy"), 1_000)
     turn("two", "resp_h", "marzipan gasket")  # as if the policy had changed since
-    shown = stored.answer("GET", "/v1/responses/resp_h", stricter)
-    assert shown["output"][0]["content"][0]["text"] == MESSAGE
+    shown, text = stored.answer("GET", "/v1/responses/resp_h", stricter)
+    assert stricter.moderator.check_output(text).blocked
+    assert withheld(shown, MESSAGE)["output"][0]["content"][0]["text"] == MESSAGE
+
+
+def test_a_stored_response_is_judged_again_under_todays_policy(
+    client: openai.OpenAI, upstream: Upstream, middleware: PrismMiddleware
+) -> None:
+    upstream.say("again", body=whole([("message", ["fine"])], "resp_again"))
+    client.responses.create(model="again", input="hello")
+    assert client.responses.retrieve("resp_again").output_text == "fine"
+    # As if the policy had changed since.
+    kept = middleware._server.stored._records["resp_again"].response
+    kept["output"][0]["content"][0]["text"] = "marzipan gasket"
+    shown = client.responses.retrieve("resp_again")
+    assert (shown.output_text, shown.status) == (MESSAGE, "incomplete")
+    assert shown.incomplete_details is not None
+    assert shown.incomplete_details.reason == "content_filter"
 
 
 def test_other_routes_and_methods_of_stored_responses_are_denied(url: str) -> None:
@@ -473,40 +488,19 @@ def said(reply: Reply) -> tuple[str, str]:
     return text, str((final["incomplete_details"] or {}).get("reason"))
 
 
-WORDS = ["zephyr", " lantern", "yr lan", "tern", " walnut", " ferry", " a", "é", "🜂", "\n",
-         " ", "marzipan", " gasket", "漢字"]  # fmt: skip
-TEXTS = st.lists(st.sampled_from(WORDS), max_size=10)
-
-
-@hypothesis_settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(pieces=TEXTS, places=st.lists(st.integers(0, 10_000), max_size=20), which=st.booleans())
+@FEW
+@given(pieces=TEXTS, places=PLACES, which=st.booleans())
 async def test_any_chunking_gives_the_same_text_and_no_leak(
     settings: Settings, pieces: list[str], places: list[int], which: bool
 ) -> None:
+    async def ask(app: Any) -> tuple[str, str | None]:
+        return said(await respond(app))
+
     script: Engine = vllm if which else llama
     raw = b"".join(script([("message", pieces)]))
-    engine = Fixed([])
-    app = PrismMiddleware(engine, settings=settings, timing=FAST)
-    await until_live(app)
-    marks = sorted({place % (len(raw) + 1) for place in places} | {0, len(raw)})
-    replies = []
-    for chunks in ([raw], [raw[a:b] for a, b in itertools.pairwise(marks)]):
-        engine.pieces = chunks
-        replies.append(said(await respond(app)))
-    engine.pieces = script([("message", list("".join(pieces)))])
-    replies.append(said(await respond(app)))
-    await app.selftest.stop()
-    assert replies[0] == replies[1] == replies[2]
-    text, reason = replies[0]
-    session = Moderator(settings.policy).session()
-    expected = session.feed("".join(pieces)).text + session.finish().text
-    if reason == "content_filter":
-        assert session.blocked()
-        assert not Moderator(settings.policy).check_output(text).blocked
-    else:
-        assert (text, reason) == (expected, "None")
+    letters = script([("message", list("".join(pieces)))])
+    text, reason = await in_any_chunks(settings, raw, places, ask, also=[letters])
+    may_have_said(settings, pieces, text, blocked=reason == "content_filter")
 
 
 @pytest.mark.parametrize(

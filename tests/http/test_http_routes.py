@@ -36,16 +36,11 @@ def raw_request(url: str, target: str, method: str = "POST", body: bytes = b"{}"
     [
         "/", "/v1", "/anything", "/v1/responses/", "/v1/responses/resp_1/other",
         "/v1/responses/resp.1", "/v1/messages/", "/v1/messages/batches",
-        "/cohere/v2/chat/render", "/invocations", "/inference/v1/generate",
-        "/v1/chat/completions/batch", "/v1/chat/completions/render", "/v1/completions/render",
-        "/v1/chat/completions/derender", "/v1/embeddings", "/v2/embed", "/pooling", "/classify",
-        "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank", "/generative_scoring",
-        "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/systemone", "/sleep",
-        "/wake_up", "/collective_rpc", "/v1/load_lora_adapter", "/start_profile", "/pause",
-        "/update_weights", "/abort_requests", "/server_info", "/tokenizer_info",
-        "/chat/completions", "/api/embed", "/api/pull", "/api/show", "/api/delete", "/api/ps",
-        "/slots", "/props", "/lora-adapters", "/v1/chat/completions/control",
-        "/prism", "/prism/admin",
+        "/cohere/v2/chat/render", "/v1/messages/render", "/v1/responses/render",
+        "/v1/systemone",
+        "/v1/embeddings/", "/collective_rpc", "/update_weights", "/slots/0", "/adapters",
+        "/chat/completions", "/v1/chat/completions/control", "/v1/audio/speech",
+        "/v1/images/generations", "/api/blobs/sha256:0", "/tools", "/prism", "/prism/admin",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -68,9 +63,9 @@ def test_what_is_not_listed_is_denied_and_named(url: str, path: str, method: str
         "/x/%2e%2e/v1/chat/completions", "/v1/chat%2Fcompletions/x", "/v1/chat/completions%0a",
         "/v1/chat/completions%00", "/v1/chat/completions;x=1", "/v1/chat/completions%20",
         "/%2fv1/chat/completions", "/v1/invocations/../chat/completions", "/v1/completions/..",
-        "/invocations?path=/health", "/health/../invocations", "/health%2f..%2finvocations",
-        "/health;/invocations", "/metrics/../invocations", "/docs/../anything",
-        "http://t/invocations", "*",
+        "/anything?path=/health", "/health/../anything", "/health%2f..%2fanything",
+        "/health;/anything", "/metrics/../anything", "/docs/../anything",
+        "http://t/anything", "*",
     ],
 )  # fmt: skip
 def test_spelling_a_path_otherwise_gets_nobody_in(

@@ -19,8 +19,10 @@ from upstream import Upstream, chat_body, chat_stream, text_body
 from prism.config import Settings
 from prism.http import PrismMiddleware
 from prism.http.inprocess import Reply, call
+from prism.http.pool import INLINE
 from prism.http.selftest import Timing
 from prism.http.tenancy import LOOK, PAUSE, Tenancy
+from prism.moderator import Session
 from prism.tenants import change
 
 FAST = Timing(first_retry=0.02, last_retry=0.2, probe=10.0, recheck=5.0)
@@ -70,8 +72,8 @@ class House:
     def build(self, **options: Any) -> PrismMiddleware:
         settings = Settings.load(self.folder / "prism.yaml")
         app = PrismMiddleware(self.upstream.app, settings=settings, timing=FAST, **options)
-        built = app._tenancy._house
-        app._tenancy = Tenancy(
+        built = app._server.tenancy._house
+        app._server.tenancy = Tenancy(
             settings,
             reading=built.reading,
             metrics=app.metrics,
@@ -145,7 +147,7 @@ async def test_each_tenant_is_under_its_own_policy(house: House) -> None:
             assert reason(withheld) == "content_filter"
             assert own not in withheld.body.decode()
             receipt = json.loads(free.headers["x-prism-receipt"])
-            policy = app._settings.tenants.directory.tenants[name].policy
+            policy = app._server.settings.tenants.directory.tenants[name].policy
             assert (receipt["tenant"], receipt["policy"]) == (name, policy.digest)
             marks = {(mark.tenant, mark.digest) for mark in house.upstream.stamps}
             assert marks == {(name, policy.digest)}
@@ -266,7 +268,7 @@ async def test_nothing_but_the_key_selects_a_policy(
     async with house.open(engine="vllm") as app:
         digests = {
             name: tenant.policy.digest
-            for name, tenant in app._settings.tenants.directory.tenants.items()
+            for name, tenant in app._server.settings.tenants.directory.tenants.items()
         }
         good = stamp.sign(stamp.Stamp(digests["blue"], "blue"))
         headers = {name: value.replace("{stamp}", good) for name, value in headers.items()}
@@ -394,6 +396,34 @@ async def test_a_client_that_hangs_up_gives_its_place_back(house: House) -> None
         assert (await ask(app, red)).status == 200
 
 
+async def test_a_prompt_judged_beside_the_engine_takes_and_gives_back_one_place(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.limit("red", concurrent_streams=1)
+    go = threading.Event()
+    inner = Session.check_prompt
+
+    def held(session: Session, prompt: Any) -> Any:
+        assert len(str(prompt)) < INLINE or go.wait(20)
+        return inner(session, prompt)
+
+    monkeypatch.setattr(Session, "check_prompt", held)
+    async with house.open() as app:
+        red, long = house.keys["red"], "lorem ipsum " * (INLINE // 10)
+        for text in (long, f"{long} {RED}"):
+            go.clear()
+            house.upstream.seen.clear()
+            running = asyncio.create_task(ask(app, red, text))
+            while not house.upstream.seen:
+                assert not running.done()
+                await asyncio.sleep(0.01)
+            refused(await ask(app, red), 429, "rate_limit_exceeded")
+            go.set()
+            assert (await running).status == 200
+            assert ("Not in the red house" in (await running).body.decode()) == (text != long)
+            assert (await ask(app, red)).status == 200
+
+
 async def test_sizes(house: House) -> None:
     house.limit("red", max_body_bytes=2000, max_prompt_chars=100, max_choices=2)
     house.config("limits: {max_prompt_chars: 50000, max_choices: 4}\n")
@@ -487,7 +517,7 @@ async def test_a_share_of_requests_tries_the_canary(house: House) -> None:
     path.write_text(path.read_text() + "canary: {policy: ../blue.yaml, share: 0.25}\n")
     async with house.open() as app:
         drawn: list[float] = [0.0, 0.2499, 0.25, 0.99]
-        app._tenancy._chance = lambda: drawn.pop(0)
+        app._server.tenancy._chance = lambda: drawn.pop(0)
         texts = [text_of(await ask(app, house.keys["red"], f"{RED} {BLUE}")) for _ in range(4)]
         assert texts == ["Not in the blue house."] * 2 + ["Not in the red house."] * 2
 
@@ -555,7 +585,7 @@ async def test_a_slow_disk_holds_a_request_up_for_a_while_only(
     monkeypatch.setattr("prism.http.tenancy.PATIENCE", 0.05)
     go_on = threading.Event()
     async with house.open() as app:
-        store = app._settings.tenants.store
+        store = app._server.settings.tenants.store
         reload = store.reload
 
         def slow() -> Any:
@@ -567,7 +597,7 @@ async def test_a_slow_disk_holds_a_request_up_for_a_while_only(
         house.clock.now += LOOK
         assert (await ask(app, house.keys["red"])).status == 200
         go_on.set()
-        await asyncio.wait({app._tenancy._task})
+        await asyncio.wait({app._server.tenancy._task})
         refused(await ask(app, house.keys["red"]), 403, "tenant_disabled")
 
 

@@ -23,6 +23,12 @@ DONE = "[DONE]"
 OTHER_APIS = (
     "/completion", "/completions", "/infill", "/v1/messages", "/v1/messages/count_tokens",
     "/v1/responses", "/api/chat", "/api/generate", "/v2/chat", "/cohere/v2/chat",
+    "/v1/chat/completions/batch", "/invocations", "/inference/v1/generate", "/v1/embeddings",
+    "/embedding", "/pooling", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank",
+    "/v2/embed", "/v2/rerank", "/api/embed", "/api/embeddings", "/generative_scoring",
+    "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/chat/completions/render",
+    "/v1/completions/render", "/v1/chat/completions/derender", "/v1/completions/derender",
+    "/sleep", "/slots", "/props", "/v1/load_lora_adapter",
 )  # fmt: skip
 
 
@@ -59,14 +65,12 @@ class Upstream:
                 Route("/health", self._fine),
                 Route("/version", self._version),
                 Route("/api/version", self._version),
-                Route("/v1/embeddings", self._leak, methods=["POST"]),
-                Route("/invocations", self._leak, methods=["POST"]),
                 Route("/anything", self._leak, methods=["GET", "POST", "PUT", "DELETE"]),
                 Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/v1/chat/completions", self._answer, methods=["POST"]),
                 Route("/v1/completions", self._answer, methods=["POST"]),
                 Route("/v1/engines/copilot-codex/completions", self._answer, methods=["POST"]),
-                *(Route(path, self._answer, methods=["POST"]) for path in OTHER_APIS),
+                *(Route(path, self._answer, methods=["GET", "POST"]) for path in OTHER_APIS),
                 WebSocketRoute("/v1/realtime", self._realtime),
             ]
         )
@@ -100,7 +104,7 @@ class Upstream:
     async def _answer(self, request: Request) -> Response:
         from prism.steer import stamp
 
-        body = await request.json()
+        body = await _read(request)
         self.seen.append(body)
         self.headers.append(dict(request.headers))
         self.stamps.append(stamp.current.get())
@@ -153,6 +157,18 @@ class Upstream:
         if body.get("echo"):
             text = prompt + text
         return Script(body=text_body(text), stream=text_stream([text]))
+
+
+async def _read(request: Request) -> dict[str, Any]:
+    """Return a request's fields; a file's name and bytes stand for the file."""
+    kind = request.headers.get("content-type", "")
+    if kind.startswith("multipart/form-data"):
+        async with request.form() as form:
+            return {
+                key: value if isinstance(value, str) else (value.filename, await value.read())
+                for key, value in form.multi_items()
+            }
+    return json.loads(await request.body() or b"{}")  # type: ignore[no-any-return]
 
 
 def encode(event: Any) -> bytes:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from prism import __version__
-from prism.cli import check, proxy, serve
+from prism.cli import audit, check, conform, proxy, scan, serve
+from prism.cli import eval as eval_
 from prism.cli.policy import compile as compile_
 from prism.cli.policy import diff, lint, show, test
 from prism.cli.tenant import add, disable, rotate
@@ -39,6 +40,13 @@ tenant = typer.Typer(
     context_settings=SETTINGS,
 )
 app.add_typer(tenant, name="tenant")
+records = typer.Typer(
+    help="Read back the log of decisions.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=SETTINGS,
+)
+app.add_typer(records, name="audit")
 watermark = typer.Typer(
     help="Look for the watermark that a policy had models put into their texts.",
     no_args_is_help=True,
@@ -50,11 +58,16 @@ app.add_typer(watermark, name="watermark")
 app.command("check")(check.check)
 app.command("serve", context_settings=serve.CONTEXT)(serve.serve)
 app.command("proxy")(proxy.proxy)
+app.command("scan")(scan.scan)
+app.command("eval")(eval_.evaluate)
+app.command("conform")(conform.conform)
 policy.command("lint")(lint.lint)
 policy.command("test")(test.run)
 policy.command("show")(show.show)
 policy.command("diff")(diff.diff)
 policy.command("compile")(compile_.compile_)
+records.command("verify")(audit.verify)
+records.command("fingerprint")(audit.fingerprint)
 tenant.command("add")(add.add)
 tenant.command("rotate")(rotate.rotate)
 tenant.command("show")(show_tenant.show)

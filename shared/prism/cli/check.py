@@ -8,9 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from prism.cli.output import BLOCKED, Json, bad_input, print_json, reporting
+from prism.cli.settings import server_models
 from prism.policy.compiled import CompiledPolicy
-from prism.types import Decision, Finding, Stage
+from prism.types import Decision, Finding, Stage, TierState
 
+PATTERNS = ".patterns"
+SHOWN = 0.05
+"""Scores below this are not printed; ``--json`` has them all."""
+
+_STATES = {
+    TierState.RAN: "ran",
+    TierState.SETTLED: "not needed",
+    TierState.FAILED: "failed",
+    TierState.NOT_RUN: "not run",
+}
 MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -42,9 +53,9 @@ def check(
     given = _text(text, as_json)
     with reporting(as_json):
         compiled = _policy(policy, floor)
-    from prism.moderator import Moderator  # late: it takes the compiled matcher along
+        from prism.moderator import Moderator  # late: it takes the compiled matcher along
 
-    moderator = Moderator(compiled)
+        moderator = Moderator(compiled, server_models())
     ask = moderator.check_prompt if stage is Stage.PROMPT else moderator.check_output
     decision = ask(given)
     if as_json:
@@ -105,6 +116,7 @@ def _json(decision: Decision, stage: Stage, policy: CompiledPolicy) -> dict[str,
         "findings": [_finding(f) for f in decision.findings],
         "scores": dict(decision.scores),
         "tiers": {name: state.value for name, state in decision.tiers.items()},
+        "languages": dict(decision.languages),
         "message": decision.message,
     }
 
@@ -114,6 +126,18 @@ def _print(decision: Decision) -> None:
     typer.echo(f"{decision.action}{would}")
     for f in decision.findings:
         where = "" if f.start is None else f" at {f.start}-{f.end}"
+        if f.score is not None:
+            where = f" with {f.score:.2f}"
         via = f" via {', '.join(f.via)}" if f.via else ""
         mode = "" if f.enforced else " (monitor)"
         typer.echo(f"  {f.action}{mode}: {f.rule} ({f.category}){where}{via}")
+    told = {key: score for key, score in decision.scores.items() if score >= SHOWN}
+    if decision.scores:
+        ranked = sorted(told.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{key} {score:.2f}" for key, score in ranked)
+        typer.echo(f"  scores: {shown or f'all below {SHOWN}'}")
+    others = {tier: state for tier, state in decision.tiers.items() if not tier.endswith(PATTERNS)}
+    if others:
+        said = ", ".join(f"{tier.partition('.')[2]} {_STATES[s]}" for tier, s in others.items())
+        spoken = "".join(f"; language {code}" for code in decision.languages.values())
+        typer.echo(f"  tiers: {said}{spoken}")

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism.cli.output import bad_input
+from prism.cli.output import bad_input, reporting
 from prism.cli.settings import given_settings
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from prism.http.asgi import ASGIApp
     from prism.http.upstream import Upstream
 
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})
@@ -72,15 +75,37 @@ def proxy(
     _, settings = given_settings(policy, config)
     listener = _listen(host, port)
 
-    import uvicorn
-
     from prism.http import PrismMiddleware
     from prism.http.proxy import Proxy
+    from prism.record.audit import AuditError
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    server = uvicorn.Server(
+    try:
+        with reporting(False):
+            app = PrismMiddleware(Proxy(there), settings=settings, engine="proxy")
+    except AuditError as error:
+        listener.close()
+        bad_input(str(error), False)
+    except typer.Exit:
+        listener.close()
+        raise
+    server = server_of(app)
+    here = f"http://{_authority(listener)}"
+    typer.echo(f"prism: listening on {here}, upstream {there.url}", err=True)
+    typer.echo(f"prism: health: {here}/prism/health", err=True)
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:  # what is left of Ctrl-C after an orderly end
+        raise typer.Exit(130) from None
+
+
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """Return the HTTP server that the proxy runs in, as yet without a socket."""
+    import uvicorn
+
+    return uvicorn.Server(
         uvicorn.Config(
-            PrismMiddleware(Proxy(there), settings=settings, engine="proxy"),
+            app,
             lifespan="on",
             ws="none",
             log_config=None,
@@ -91,13 +116,6 @@ def proxy(
             timeout_graceful_shutdown=_LAST_STREAMS,
         )
     )
-    here = f"http://{_authority(listener)}"
-    typer.echo(f"prism: listening on {here}, upstream {there.url}", err=True)
-    typer.echo(f"prism: health: {here}/prism/health", err=True)
-    try:
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:  # what is left of Ctrl-C after an orderly end
-        raise typer.Exit(130) from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

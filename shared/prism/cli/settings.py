@@ -11,7 +11,22 @@ import typer
 from prism.cli.output import reporting
 
 if TYPE_CHECKING:
+    from prism.classify.models import Models
     from prism.config import Settings
+
+
+def server_models() -> Models:
+    """Return the score models as a server here would have them: ``PRISM_CONFIG`` names a guard.
+
+    Raises ``ProblemsError``.
+    """
+    from prism.classify.models import Models
+
+    if os.environ.get("PRISM_CONFIG"):
+        from prism.config import Settings
+
+        return Settings.from_env().models
+    return Models.shared()
 
 
 def given_settings(policy: str | None, config: str | None) -> tuple[dict[str, str], Settings]:

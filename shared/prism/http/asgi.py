@@ -47,3 +47,11 @@ def route_path(scope: Scope) -> str:
     if path == root:
         return ""
     return path[len(root) :] if path[len(root)] == "/" else path
+
+
+async def send_bytes(send: Send, status: int, body: bytes, fields: dict[str, str]) -> None:
+    """Send one whole answer."""
+    raw = [(key.encode(), value.encode("latin-1")) for key, value in fields.items()]
+    raw.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

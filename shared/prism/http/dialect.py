@@ -28,6 +28,7 @@ class Dialect:
     media_type = "text/event-stream"
     content_type = "text/event-stream; charset=utf-8"
     tail = b""  # what a stream that ended may lack
+    texts: frozenset[str] = frozenset()  # media types of whole answers that are text, not JSON
 
     def reader(self) -> EventReader:
         """Return a reader at the start of a stream."""
@@ -112,6 +113,12 @@ class CohereV2(Dialect):
         return [_event({"type": "message-end", "delta": delta}), Event("[DONE]")]
 
 
+class Texts(Dialect):
+    """OpenAI's, where an answer may also be a text: a transcript, perhaps as subtitles."""
+
+    texts = frozenset({"text/plain", "text/vtt", "text/srt", "application/x-subrip"})
+
+
 class LineReader:
     """Turns bytes into lines, incrementally. A line that never ends is never reported."""
 
@@ -138,6 +145,7 @@ OPENAI = Dialect()
 BARE = Bare()
 NDJSON = NdJson()
 COHERE = CohereV2()
+TEXTS = Texts()
 
 
 def dialect_of(family: object) -> Dialect:

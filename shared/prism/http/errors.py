@@ -2,6 +2,7 @@
 
 ``HttpError``
 ├── ``BadRequest``        400  the body is not what the API's contract says
+│   └── ``ContentFiltered``    what was sent is blocked, on routes whose answers say no words
 ├── ``Unauthorised``      401  a key is wanted, the tenants' or the engine's, and this is not one
 ├── ``NotModerated``      403  no rule of the text layer covers this route
 ├── ``TenantDisabled``    403  the key is right, and the operator has switched its tenant off
@@ -65,6 +66,16 @@ class BadRequest(HttpError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class ContentFiltered(BadRequest):
+    """Blocked, in an API whose answers (vectors, scores, transcripts) have no place to say so.
+
+    Status and code are those of the hosted API that filters in this family's form.
+    """
+
+    def __init__(self, message: str, *, param: str | None) -> None:
+        super().__init__(message, param=param, code="content_filter")
 
 
 class Unauthorised(HttpError):

@@ -3,6 +3,9 @@
 The engine runs in the very task and context of the request (so that context variables reach it),
 inside a cancel scope: when the client hangs up, or when nothing more of the answer may go out, the
 engine first sees a disconnect, as from any server, and is then cancelled.
+
+Where the prompt is still being judged, the engine's first word has to wait; so nothing of its
+answer is read, kept or shown before the verdict, and a refusal takes the answer's place.
 """
 
 from __future__ import annotations
@@ -10,22 +13,38 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import anyio
 
+from prism.http.admission import Admission
 from prism.http.asgi import ASGIApp, ClientGone, Message, RawHeaders, Receive, Scope, Send
+from prism.http.codec import codec_of
 from prism.http.dialect import dialect_of
-from prism.http.errors import HttpError, UpstreamShape, dumps, send_json
+from prism.http.errors import (
+    ContentFiltered,
+    HttpError,
+    Unavailable,
+    UpstreamShape,
+    dumps,
+    send_json,
+)
 from prism.http.families.openai_common import WITHHELD, read_json, read_value, safe_error
 from prism.http.family import Call, Family, StreamFilter
-from prism.http.judge import Judge
+from prism.http.judge import Judge, may_end
 from prism.http.pool import Pool
 from prism.http.sse import Event
 from prism.record.receipt import HEADER
 
 _log = logging.getLogger("prism.http")
+
+_OUTWAITED = Unavailable(
+    "judging the prompt took longer than the server waits for a client",
+    code="judge_slow",
+    retry_after=1,
+)
 
 GRACE = 1.0
 """Seconds between telling the engine that the client is gone and cancelling it."""
@@ -36,9 +55,19 @@ _MAX_ERROR_BYTES = 1_000_000
 _DROPPED = frozenset({b"content-length", b"transfer-encoding", b"connection", b"trailer"})
 _OURS = b"x-prism-"
 
+T = TypeVar("T")
+Quick = Callable[[list[Event], int], tuple[int, str, list[Event]]]
+"""What a filter may have besides: see :meth:`OpenAIStream.quick`."""
+Record = Callable[[str, str], Awaitable[None]]
+"""Puts an event and the outcome on record. Raises :class:`HttpError` where that has to close."""
+
 
 class Exchange:
-    """Runs one moderated call to its end. :attr:`outcome` says how it went."""
+    """Runs one moderated call to its end. :attr:`outcome` says how it went.
+
+    ``admission`` is settled beside the engine, if it isn't yet; ``refuse`` sends what a prompt that
+    is blocked is answered with.
+    """
 
     def __init__(
         self,
@@ -53,6 +82,9 @@ class Exchange:
         judge: Judge,
         pool: Pool,
         receipt: Callable[[], str],
+        record: Record,
+        admission: Admission | None,
+        refuse: Callable[[Send], Awaitable[None]],
     ) -> None:
         self._app = app
         self._scope = scope
@@ -65,7 +97,11 @@ class Exchange:
         self._judge = judge
         self._pool = pool
         self._receipt = receipt
-        self._body: bytes | None = dumps(call.body)
+        self._record = record
+        self._admission = admission if admission is not None and not admission.settled else None
+        self._refuse = refuse
+        self._body: bytes | None
+        self._body, self._content_type = codec_of(family).render(call.body)
         self._gone = anyio.Event()  # the engine is told so
         self._abort = anyio.Event()  # … and is stopped if it doesn't listen
         self._started = False  # our answer's head is out
@@ -76,6 +112,7 @@ class Exchange:
         self._mode = ""
         self._reader = self._dialect.reader()
         self._filter: StreamFilter | None = None
+        self._quick: Quick | None = None
         self.outcome = "passed"
 
     async def run(self) -> None:
@@ -83,21 +120,49 @@ class Exchange:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch)
             tasks.start_soon(self._reap, tasks.cancel_scope)
-            try:
-                await self._app(self._forwarded(), self._receive, self._send)
-            except ClientGone:  # the proxy's word for a client that takes nothing any more
-                self.outcome = "client_gone"
-                self._finish(early=True)
-            except HttpError as error:  # the proxy's words for what its upstream did
-                if not self._complete and not self._gone.is_set():
-                    await self._fail(error)
-            except Exception as error:
-                if not self._complete and not self._gone.is_set():
-                    _log.exception("the engine's application failed")
-                    await self._fail(error)
-            else:
-                await self._ended()
+            if self._admission is not None:
+                tasks.start_soon(self._admit, self._admission)
+            failure = await self._call_engine()
+            if self._admission is not None:  # nor is what went wrong told before the verdict
+                if isinstance(failure, ClientGone) and not self._admission.settled:
+                    failure = _OUTWAITED
+                await self._admission.wait()
+            await self._ended(failure)
             tasks.cancel_scope.cancel()
+
+    async def _call_engine(self) -> Exception | None:
+        try:
+            await self._app(self._forwarded(), self._receive, self._send)
+        except (ClientGone, HttpError) as error:  # the proxy's words
+            return error
+        except Exception as error:
+            if not self._complete and not self._gone.is_set():
+                _log.exception("the engine's application failed")
+            return error
+        return None
+
+    async def _admit(self, admission: Admission) -> None:
+        """Settle p(x) while the engine is at work; on a block, stop it and answer in its place."""
+        await admission.judge(beside=True)
+        try:
+            if self._gone.is_set():
+                return
+            if admission.error is not None:
+                await self._fail(admission.error)
+            elif admission.refused:
+                self._gone.set()  # first: every step of the engine's is one too many
+                self._complete = True
+                self.outcome = "blocked_prompt"
+                with contextlib.suppress(OSError):
+                    await self._refuse(self._send_own)
+                self._abort.set()
+        except Exception as error:
+            if not isinstance(error, HttpError):
+                _log.exception("refusing a prompt failed")
+            self._complete = False
+            await self._fail(error)
+        finally:
+            admission.tell()
 
     # The engine's side
 
@@ -112,7 +177,7 @@ class Exchange:
             if key.lower() not in dropped and not key.lower().startswith(_OURS)
         ]
         kept += [
-            (b"content-type", b"application/json"),
+            (b"content-type", self._content_type),
             (b"content-length", str(len(self._body or b"")).encode()),
             (b"accept-encoding", b"identity"),
         ]
@@ -146,6 +211,9 @@ class Exchange:
         scope.cancel()
 
     async def _send(self, message: Message) -> None:
+        if self._admission is not None and not self._admission.told:
+            self._admission.answering()
+            await self._admission.wait()
         if self._complete or self._gone.is_set():
             return
         try:
@@ -189,9 +257,13 @@ class Exchange:
         elif kind == self._dialect.media_type:
             self._mode = "stream"
             self._filter = self._family.stream(self._call, self._judge)
+            self._quick = getattr(self._filter, "quick", None)
+            await self._record("admitted", self.outcome)
             await self._start({b"x-prism-id": self._judge.session.id.encode()})
         elif kind == "application/json":
             self._mode = "json"
+        elif kind in self._dialect.texts:
+            self._mode = "text"
         else:
             raise UpstreamShape(
                 f"the engine answered with {kind[:64] or 'no content type'}, which can't be judged",
@@ -202,19 +274,35 @@ class Exchange:
         assert self._filter is not None
         stream = self._filter
         out = bytearray()
-        for event in self._reader.feed(body if more else body + self._dialect.tail):
+        events = self._reader.feed(body if more else body + self._dialect.tail)
+        at = 0
+        while at < len(events) and not stream.done:
+            if self._quick is not None:
+                count, ready, told = self._quick(events, at)
+                if count:
+                    at += count
+                    out += ready.encode() + self._encode(told)
+                    continue
+            event = events[at]
+            at += 1
             work = functools.partial(stream.feed, event)
-            events = await self._pool.run(len(event.data or ""), work, patient=True)
-            out += self._encode(events)
-            if stream.done:
-                break
+            data = event.data or ""
+            told = await self._judging(len(data), work, ends=may_end(data))
+            out += self._encode(told)
         if not more and not stream.done:
-            out += self._encode(stream.close()) + self._dialect.note(self._receipt())
+            out += self._encode(await self._judging(0, stream.close))
+            out += self._dialect.note(self._receipt())
         over = not more or stream.done
+        if over:
+            await self._record("answered", self.outcome)
         if out or over:
             await self._write(bytes(out), more=not over)
         if over:
             self._finish(early=more)
+
+    async def _judging(self, size: int, work: Callable[[], T], *, ends: bool = True) -> T:
+        waits = self._judge.waits(size, ends=ends)
+        return await self._pool.run(size, work, patient=True, waits=waits)
 
     def _encode(self, events: list[Event]) -> bytes:
         dialect = self._dialect
@@ -231,18 +319,31 @@ class Exchange:
         if more:
             return
         raw = bytes(self._whole)
-        work = self._error if self._mode == "error" else self._judged
-        payload = await self._pool.run(len(raw), lambda: work(raw), patient=True)
+        work = {"error": self._error, "json": self._judged, "text": self._judged_text}[self._mode]
+        kind = self._header(b"content-type") if self._mode == "text" else "application/json"
+        try:
+            payload = await self._judging(len(raw), lambda: work(raw))
+        except ContentFiltered as error:  # the API has no other way to say so
+            self._status, kind = error.status, "application/json"
+            payload = dumps(self._dialect.error(error.body()))
+        await self._record("answered", self.outcome)
         extra = {b"content-length": str(len(payload)).encode()}
-        if self._mode == "json":
+        if self._mode != "error":
             extra[HEADER.encode()] = self._receipt().encode("ascii")
-        extra[b"content-type"] = b"application/json"
+        extra[b"content-type"] = kind.encode("latin-1")
         await self._start(extra)
         await self._write(payload, more=False)
         self._finish(early=False)
 
     def _judged(self, raw: bytes) -> bytes:
         return dumps(self._family.whole(self._call, read_value(raw), self._judge))
+
+    def _judged_text(self, raw: bytes) -> bytes:
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise UpstreamShape("the engine sent invalid UTF-8", code="upstream_utf8") from None
+        return str(self._family.whole(self._call, text, self._judge)).encode("utf-8", "replace")
 
     def _error(self, raw: bytes) -> bytes:
         self.outcome = "upstream_error"
@@ -285,11 +386,17 @@ class Exchange:
             self._gone.set()
             self._abort.set()
 
-    async def _ended(self) -> None:
+    async def _ended(self, failure: Exception | None) -> None:
         """The engine's application returned; an answer it left open is closed here."""
         if self._complete or self._gone.is_set():
             return
-        await self._fail(UpstreamShape("the engine ended without an answer", code="upstream_ended"))
+        if isinstance(failure, ClientGone):  # the proxy's word for one that takes nothing any more
+            self.outcome = "client_gone"
+            self._finish(early=True)
+            return
+        if failure is None:
+            failure = UpstreamShape("the engine ended without an answer", code="upstream_ended")
+        await self._fail(failure)
 
     async def _fail(self, error: Exception) -> None:
         """Close the answer with an error; whatever text is still held stays here."""

@@ -14,7 +14,14 @@ from prism.http.judge import Judge
 from prism.http.sse import Event
 
 Json = dict[str, Any]
-Detokenise = Callable[[Sequence[int]], str]
+
+
+class Detokenise(Protocol):
+    """Turns token ids into text, in any thread. Raises on ids that the model doesn't know."""
+
+    def __call__(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """Return the text; without special tokens (end marks, turns) if ``special`` is false."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,8 @@ class Call:
     previous: str | None = None  # the stored response that a conversation goes on from
     keep: Callable[[Json], None] | None = None  # told of a response that went out, to store it
     wanted: tuple[str, ...] | None = None  # fields of the answer, where the API lets one choose
+    speaks: Family | None = None  # on routes that take several APIs: the one of this request
+    read_ids: Detokenise | None = None  # on routes that answer in token ids
 
     @property
     def chars(self) -> int:
@@ -68,7 +77,11 @@ class StreamFilter(Protocol):
 
 
 class Family(Protocol):
-    """One API family. How it frames streams and errors is its ``dialect``, if not OpenAI's."""
+    """One API family.
+
+    How it frames streams and errors is its ``dialect``, if not OpenAI's. What its requests are
+    written in is its ``codec``, if not JSON.
+    """
 
     @property
     def name(self) -> str:
@@ -85,7 +98,10 @@ class Family(Protocol):
         ...
 
     def refusal(self, call: Call, decision_id: str, message: str) -> Any:
-        """Return the API's normal answer, saying ``message`` and nothing else."""
+        """Return the API's normal answer, saying ``message`` and nothing else.
+
+        Raises :class:`~prism.http.errors.ContentFiltered` where its answers can't say anything.
+        """
         ...
 
     def refusal_stream(self, call: Call, decision_id: str, message: str) -> list[Event]:

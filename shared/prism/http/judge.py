@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable
+from hmac import HMAC
 from typing import TYPE_CHECKING
 
 from prism.record.metrics import Metrics
@@ -14,6 +16,21 @@ if TYPE_CHECKING:
     from prism.moderator import Session
 
 _log = logging.getLogger("prism.http")
+
+_GOES_ON = re.compile(
+    r'"(?:finish_reason|stop_reason|done_reason)"\s*:\s*null'
+    r'|"(?:done|stop)"\s*:\s*false'
+    r'|"type"\s*:\s*"(?:content_block_delta|content-delta|response\.\w+\.delta)"'
+)
+_ENDS = re.compile(r'"(?:finish_reason|stop_reason|done_reason)"\s*:\s*"')
+
+
+def may_end(data: str) -> bool:
+    """Whether an event of a stream may be a channel's last, as far as a glance can tell.
+
+    A wrong guess changes no verdict: it decides in which thread the event is judged.
+    """
+    return _GOES_ON.search(data) is None or _ENDS.search(data) is not None
 
 
 class Judge:
@@ -27,6 +44,7 @@ class Judge:
         refusals: tuple[str, ...] = (),
         keep_alternatives: bool = False,
         metrics: Metrics,
+        fingerprint: Callable[[], HMAC] | None = None,
     ) -> None:
         self.session = session
         self._check = check
@@ -40,6 +58,18 @@ class Judge:
         self._tail = max(map(len, self._refusals), default=0)
         self._tails: dict[tuple[int, str], str] = {}
         self._metrics = metrics
+        self._fingerprint = fingerprint
+        self._prints: dict[tuple[int, str], HMAC] = {}
+        self._wait = True
+
+    def waits(self, chars: int, *, ends: bool = True) -> bool:
+        """Whether judging ``chars`` more characters may wait for a model: then do it in a thread.
+
+        ``ends``: whether a channel may end with them. What is fed after an answer of no never
+        waits, until this is asked again.
+        """
+        self._wait = self.session.waits(chars, ends=ends)
+        return self._wait
 
     def feed(self, choice: int, channel: str, text: str) -> str:
         """Judge the next piece of a channel."""
@@ -72,6 +102,13 @@ class Judge:
             if index == choice
         )
 
+    def fingerprints(self) -> dict[str, str]:
+        """Return, per choice and channel, the keyed fingerprint of the text that was released."""
+        return {
+            f"{choice}.{channel}": made.hexdigest()
+            for (choice, channel), made in self._prints.items()
+        }
+
     def refuse(self, choice: int) -> None:
         """Note that the token layer refused the choice."""
         self.refused.add(choice)
@@ -89,7 +126,7 @@ class Judge:
             if text is None:
                 released = self.session.finish(choice=choice, channel=channel)
             else:
-                released = self.session.feed(text, choice=choice, channel=channel)
+                released = self.session.feed(text, choice=choice, channel=channel, wait=self._wait)
         except Exception:  # whatever it was, unjudged text stays here
             _log.exception("judging an answer failed; it is withheld")
             self._metrics.failure("judge")
@@ -99,6 +136,9 @@ class Judge:
             self.blocked.add(choice)
         if text is not None:
             self.held += max(0, len(text) - len(released.text))
+        if self._fingerprint is not None and released.text:
+            made = self._prints.setdefault((choice, channel), self._fingerprint())
+            made.update(released.text.encode("utf-8", "surrogatepass"))
         if self._tail and released.text:
             key = (choice, channel)
             self._tails[key] = (self._tails.get(key, "") + released.text)[-self._tail :]

@@ -127,7 +127,7 @@ def chat_logprobs(taken: list[tuple[Entry, int]], keep_alternatives: bool) -> di
             _chat_token(other)
             for other in (top if isinstance(top, list) else [])
             if isinstance(other, dict)
-            and (keep_alternatives or other.get("token") == entry.data["token"])
+            and (keep_alternatives or other.get("token") == entry.data.get("token"))
         ]
         content.append({**_chat_token(entry.data), name: alternatives})
     return {"content": content}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from prism.decide import TIER_FAILURE_RULE
+from prism.decide import BUILT_IN
 from prism.http import prompts
 from prism.http.errors import BadRequest
 from prism.http.family import Call, Json, Reading
@@ -96,12 +96,12 @@ def _result(one: Input, decision: Decision, policy: CompiledPolicy) -> Json:
     found = [
         finding
         for finding in decision.findings
-        if finding.enforced and finding.action > Action.ALLOW and finding.rule != TIER_FAILURE_RULE
+        if finding.enforced and finding.action > Action.ALLOW and finding.rule not in BUILT_IN
     ]
     fired = {finding.category for finding in found}
     # A pattern that matched is as sure as can be; models, where they run, tell how sure they are.
     matched = {finding.category for finding in found if finding.score is None}
-    judged = _judged(policy) if _ran(decision.tiers) else frozenset()
+    judged = _judged(policy) | set(decision.scores) if _ran(decision.tiers) else frozenset()
 
     def score(category: str) -> float:
         return decision.scores.get(category, 0.0)
@@ -123,6 +123,7 @@ def _result(one: Input, decision: Decision, policy: CompiledPolicy) -> Json:
             "would": str(decision.would),
             "categories": sorted(fired),
             "tiers": {name: TierState(state).value for name, state in decision.tiers.items()},
+            "languages": dict(decision.languages),
             "unread": list(one.unread),
         },
     }
@@ -137,7 +138,8 @@ def _judged(policy: CompiledPolicy) -> frozenset[str]:
     return frozenset(
         rule.category
         for rule in policy.rules_for(Stage.PROMPT)
-        if rule.mode is Mode.ENFORCE and (rule.phrases or rule.regexes)
+        if rule.mode is Mode.ENFORCE
+        and (rule.phrases or rule.regexes or rule.pii or Stage.PROMPT in (rule.thresholds or {}))
     )
 
 

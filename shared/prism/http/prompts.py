@@ -11,6 +11,7 @@ from typing import Any
 
 from prism.http.errors import BadRequest, TooLarge
 from prism.http.family import Call
+from prism.http.templates import raw_messages
 
 CONTROLS = frozenset(
     {
@@ -43,13 +44,14 @@ _MEDIA = ("data:image/", "data:audio/", "data:video/")
 
 def refuse_unsafe(body: dict[str, Any], engine: str) -> None:
     """Raise :class:`BadRequest` if the request asks for what moderation can't cover."""
-    for key, why in _REFUSED.items():
-        if _asked(body, key):
-            raise BadRequest(
-                f"{key!r} is not available on a moderated server: {why}",
-                param=key,
-                code="not_moderated",
-            )
+    for prefix, place in _places(body):
+        for key, why in _REFUSED.items():
+            if _asked(place, key):
+                raise BadRequest(
+                    f"{prefix + key!r} is not available on a moderated server: {why}",
+                    param=prefix + key,
+                    code="not_moderated",
+                )
     if _asked(body, "use_beam_search"):
         raise BadRequest(
             "beam search is not available on a moderated server: it bypasses the token layer",
@@ -61,6 +63,12 @@ def refuse_unsafe(body: dict[str, Any], engine: str) -> None:
         _refuse_for_vllm(body)
     if engine != "vllm":
         _refuse_llguidance(body)
+
+
+def _places(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return where a request can ask for something: vLLM's own arguments become ``extra_args``."""
+    below = body.get("vllm_xargs")
+    return [("", body), *([("vllm_xargs.", below)] if isinstance(below, dict) else [])]
 
 
 def _asked(body: dict[str, Any], key: str) -> bool:
@@ -89,10 +97,7 @@ def _refuse_for_vllm(body: dict[str, Any]) -> None:
 
 
 def _refuse_policy_choice(body: dict[str, Any]) -> None:
-    places = [("", body)]
-    if isinstance(body.get("vllm_xargs"), dict):
-        places.append(("vllm_xargs.", body["vllm_xargs"]))
-    for prefix, place in places:
+    for prefix, place in _places(body):
         for key in place:
             if key.strip().lower().replace("-", "_").startswith("prism"):
                 raise BadRequest(
@@ -150,6 +155,13 @@ class Messages:
         self.flat: list[dict[str, str]] = []
         self.unread: set[str] = set()
 
+    def add_all(self, value: Any, where: str) -> None:
+        """Read a conversation. Raises :class:`BadRequest` that names the place."""
+        if not isinstance(value, list):
+            raise BadRequest(f"{where} must be a list", param=where, code="invalid_type")
+        for number, message in enumerate(value):
+            self.add(message, f"{where}[{number}]")
+
     def add(self, value: Any, where: str) -> None:
         """Read one message. Raises :class:`BadRequest` that names the place."""
         if not isinstance(value, dict):
@@ -160,7 +172,7 @@ class Messages:
         texts, split = self._content(value.get("content"), f"{where}.content")
         rest = {key: below for key, below in value.items() if key not in ("role", "content")}
         parts = ["\n".join(texts), *self._rest(rest)]
-        self.flat.append({"role": role, "content": "\n".join(part for part in parts if part)})
+        self.flat += raw_messages("\n".join(part for part in parts if part), role)
         if split:
             # Templates differ in what they put between parts, a line break or nothing.
             self.flat.append({"role": role, "content": "".join(texts)})

@@ -25,7 +25,7 @@ _GET = ("GET", "HEAD")
 OWN: dict[str, tuple[str, ...]] = {HEALTH: _GET, METRICS: _GET, MODERATIONS: ("POST",)}
 """What PRISM answers itself, whatever the engine has there."""
 
-STORED = re.compile(r"/v1/responses/([A-Za-z0-9_-]{1,128})(?:/(cancel|input_items))?")
+STORED = re.compile(r"/v1/responses/(?!render$)([A-Za-z0-9_-]{1,128})(?:/(cancel|input_items))?")
 """The routes of one stored response, which PRISM answers itself, too."""
 _STORED = {None: ("GET", "DELETE"), "cancel": ("POST",), "input_items": ("GET",)}
 
@@ -53,6 +53,50 @@ SAFE: dict[str, tuple[str, ...]] = {
 }
 
 
+_POST = ("POST",)
+ADMIN: dict[str, tuple[str, ...]] = {
+    # vLLM's
+    "/reset_prefix_cache": _POST,
+    "/reset_mm_cache": _POST,
+    "/reset_encoder_cache": _POST,
+    "/sleep": _POST,
+    "/wake_up": _POST,
+    "/is_sleeping": _GET,
+    "/release_kv_cache_memory": _POST,
+    "/pause": _POST,
+    "/resume": _POST,
+    "/is_paused": _GET,
+    "/abort_requests": _POST,
+    "/inference/v1/abort_requests": _POST,
+    "/start_profile": _POST,
+    "/stop_profile": _POST,
+    "/v1/load_lora_adapter": _POST,
+    "/v1/unload_lora_adapter": _POST,
+    "/scale_elastic_ep": _POST,
+    "/is_scaling_elastic_ep": _POST,
+    "/server_info": _GET,
+    "/tokenizer_info": _GET,
+    "/kv_event_sources": _GET,
+    # llama-server's
+    "/slots": _GET,
+    "/props": (*_GET, "POST"),
+    "/lora-adapters": (*_GET, "POST"),
+    "/models": _GET,
+    "/models/load": _POST,
+    "/models/unload": _POST,
+    # Ollama's
+    "/api/show": _POST,
+    "/api/ps": _GET,
+    "/api/pull": _POST,
+    "/api/push": _POST,
+    "/api/create": _POST,
+    "/api/copy": _POST,
+    "/api/delete": ("DELETE",),
+}
+"""What changes or shows an engine: for the operator alone. Routes that can generate are not here:
+``/collective_rpc`` calls any method of a worker, ``/slots`` with an id restores a conversation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What to do with a request. ``family`` is set on routes whose text is moderated."""
@@ -62,6 +106,7 @@ class Route:
     own: bool = False
     preflight: bool = False
     stored: bool = False
+    admin: bool = False
 
 
 class Table:
@@ -86,6 +131,8 @@ class Table:
             allowed = OWN[path]
         elif path in SAFE:
             allowed = SAFE[path]
+        elif path in ADMIN:
+            allowed = ADMIN[path]
         else:
             raise NotModerated(
                 f"{method[:16]} {path[:256]!r} is not covered by this server's moderation, so it "
@@ -100,4 +147,4 @@ class Table:
                 code="method_not_allowed",
                 headers={"allow": ", ".join(allowed)},
             )
-        return Route(path, family, own=path in OWN, stored=stored is not None)
+        return Route(path, family, own=path in OWN, stored=stored is not None, admin=path in ADMIN)

@@ -56,15 +56,18 @@ class Stored:
         if call.body.get("store") is not False:
             call.keep = functools.partial(self._keep, guest.tenant, call)
 
-    def answer(self, method: str, path: str, guest: Guest) -> Json:
-        """Answer a request to a route of a stored response."""
+    def answer(self, method: str, path: str, guest: Guest) -> tuple[Json, str]:
+        """Answer a request to a route of a stored response.
+
+        Beside the answer comes the model's text in it, to be judged again; see :func:`withheld`.
+        """
         found = STORED.fullmatch(path)
         assert found is not None
         name, action = found.groups()
         record = self._find(name, guest.tenant)
         if method == "DELETE":
             self._forget(name)
-            return {"id": name, "object": "response", "deleted": True}
+            return {"id": name, "object": "response", "deleted": True}, ""
         if action == "cancel":
             raise BadRequest(
                 "cannot cancel a response that is not in the background",
@@ -72,14 +75,8 @@ class Stored:
                 code="not_cancellable",
             )
         if action == "input_items":
-            return _listed(record.asked)
-        # The policy may have become stricter since.
-        text = "\n".join(texts_of(record.response["output"]))
-        if guest.moderator.check_output(text).blocked:
-            said = message_item(f"msg_{name}", guest.session().message)
-            ended = {"status": "incomplete", "incomplete_details": {"reason": FILTERED}}
-            return {**record.response, **ended, "output": [said]}
-        return record.response
+            return _listed(record.asked), ""
+        return record.response, "\n".join(texts_of(record.response["output"]))
 
     def _find(self, name: str, tenant: str) -> _Record:
         record = self._records.get(name)
@@ -119,6 +116,13 @@ class Stored:
             del self._count[record.tenant]
 
 
+def withheld(response: Json, message: str) -> Json:
+    """Return a stored response with the policy's ``message`` in place of what was said in it."""
+    said = message_item(f"msg_{response['id']}", message)
+    ended = {"status": "incomplete", "incomplete_details": {"reason": FILTERED}}
+    return {**response, **ended, "output": [said]}
+
+
 def _listed(asked: Any) -> Json:
     items = asked
     if isinstance(asked, str):
@@ -129,4 +133,4 @@ def _listed(asked: Any) -> Json:
     return {"object": "list", "data": data, "has_more": False, **ends}
 
 
-__all__ = ["MAX_CHARS", "MAX_PER_TENANT", "Stored"]
+__all__ = ["MAX_CHARS", "MAX_PER_TENANT", "Stored", "withheld"]

@@ -19,7 +19,13 @@ from dataclasses import dataclass, field, replace
 
 from prism.config import Settings
 from prism.http.asgi import Scope, headers
-from prism.http.errors import BadRequest, TenantDisabled, TooManyRequests, Unauthorised
+from prism.http.errors import (
+    BadRequest,
+    NotModerated,
+    TenantDisabled,
+    TooManyRequests,
+    Unauthorised,
+)
 from prism.http.family import Call, Reading
 from prism.moderator import Moderator, Session
 from prism.policy.compiled import CompiledPolicy
@@ -46,8 +52,11 @@ PAUSE = 10.0
 PATIENCE = 2.0
 """Seconds that a request waits for changed files to be read. Then what was read before holds."""
 
+ADMIN_HEADER = b"x-prism-admin-key"
+"""Where the operator's key may stand instead of in ``Authorization``."""
+
 MAX_SALT = 128
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", ADMIN_HEADER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,7 @@ class Guest:
     reading: Reading
     max_body_bytes: int
     refusals: tuple[str, ...] = ()  # what the token layer says when it refuses under this policy
+    max_upload_bytes: int = 25_000_000  # of forms with a file
     _meter: Meter | None = None
     _salt: Callable[..., str] | None = None
     _credential: bytes | None = None  # towards the engine
@@ -188,7 +198,7 @@ class Tenancy:
         self._now = now
         self._chance = chance
         self._meters: dict[str, Meter] = {}
-        self._default = Moderator(settings.policy)
+        self._default = Moderator(settings.policy, settings.models)
         self._anonymous: Moderator | None = None
         self._books: _Books | None = None
         self._next_look = clock()
@@ -198,14 +208,21 @@ class Tenancy:
             self._books = self._open(tenants.directory, {})
             if tenants.anonymous is not None:
                 known = self._books.moderators.get(tenants.anonymous.digest)
-                self._anonymous = known or Moderator(tenants.anonymous)
+                self._anonymous = known or Moderator(tenants.anonymous, settings.models)
 
     def server(self) -> Guest:
         """Return the guest of the server's own requests (the self-test's)."""
         limits = self._house.settings.limits
         refusals = self._house.refusals(self._default.policy)
         reading = self._house.reading
-        return Guest(DEFAULT, self._default, reading, limits.max_body_bytes, refusals)
+        return Guest(
+            DEFAULT,
+            self._default,
+            reading,
+            limits.max_body_bytes,
+            refusals,
+            limits.max_upload_bytes,
+        )
 
     async def admit(self, scope: Scope) -> Guest:
         """Return whose request it is.
@@ -234,6 +251,31 @@ class Tenancy:
         if path in OPEN or scope["method"] == "OPTIONS":
             return replace(self.server(), _strip=True)
         return await self.admit(scope)
+
+    def operator(self, scope: Scope) -> Guest:
+        """Return the guest of a request that carries the operator's key, to be sent on without it.
+
+        Raises :class:`~prism.http.errors.NotModerated` for any other.
+        """
+        wanted = self._house.settings.admin_key
+        given = {text.strip() for text in headers(scope, ADMIN_HEADER)}
+        for text in headers(scope, b"authorization"):
+            scheme, _, token = text.strip().partition(" ")
+            if scheme.lower() == "bearer":
+                given.add(token.strip())
+        fine = [
+            wanted is not None
+            and hmac.compare_digest(text.encode("latin-1", "replace"), wanted.encode("latin-1"))
+            for text in given
+        ]
+        if not any(fine):
+            raise NotModerated(
+                f"{scope['path'][:256]!r} changes or shows the server, so it needs the operator's "
+                "key; see PRISM's docs/http.md",
+                code="operator_only",
+            )
+        credential = self._house.engine_key
+        return replace(self.server(), _strip=True, _credential=credential)
 
     def _identify(self, books: _Books, scope: Scope) -> Guest:
         text = credential(scope)
@@ -282,6 +324,7 @@ class Tenancy:
             ),
             _least(server.max_body_bytes, limits.max_body_bytes),
             house.refusals(moderator.policy),
+            _least(server.max_upload_bytes, limits.max_body_bytes),
             meter,
             salt if reading.engine == "vllm" else None,
             house.engine_key,
@@ -336,7 +379,7 @@ class Tenancy:
     def _open(self, directory: Directory, known: Mapping[str, Moderator]) -> _Books:
         """Make what is missing, one moderator for each policy, however many tenants have it."""
         moderators = {
-            digest: known.get(digest) or Moderator(policy)
+            digest: known.get(digest) or Moderator(policy, self._house.settings.models)
             for digest, policy in directory.policies.items()
         }
         return _Books(directory, moderators)

@@ -29,6 +29,10 @@ _TRIES = 3
 # after about every second stream). It does that at once, so the request is sent again; what takes
 # longer to fail was perhaps the request's own doing, and happens once.
 _CONNECTIONS = 1000
+_SHARE, _KEPT = 32, 8
+# httpcore looks at every connection of a pool whenever a request begins or ends, which at 200
+# streams costs more than all else. So there are many small pools, filled one after the other;
+# the first of them keep their connections.
 _WAIT_FOR_CONNECTION = 5.0
 _CLOSING = 1.0
 _PATH_SAFE = "/:@!$&'()*+,;=~"
@@ -62,16 +66,10 @@ class Upstream:
         self.url = parse_address(url)
         self.timeouts = timeouts or Timeouts()
         self._base = self.url.raw_path.rstrip(b"/")
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=_trust(ca),
-            trust_env=False,
-            limits=httpx.Limits(
-                max_connections=_CONNECTIONS,
-                max_keepalive_connections=_CONNECTIONS // 4,
-                keepalive_expiry=_KEEP_ALIVE,
-            ),
-            socket_options=_socket_options(),
-        )
+        trust = _trust(ca)
+        count = -(-_CONNECTIONS // _SHARE)
+        size = -(-_CONNECTIONS // count)
+        self._pools = [_Pool(trust, size, size if n < _KEPT else 0) for n in range(count)]
         self._patience = {
             "connect": self.timeouts.connect,
             "read": self.timeouts.idle,
@@ -97,16 +95,23 @@ class Upstream:
                 headers=headers,
                 content=body or None,
             )
-            response = await self._send(request)
+            pool = next((pool for pool in self._pools if pool.busy < pool.size), self._pools[0])
+            pool.busy += 1
+            try:
+                response = await self._send(request, pool)
+            except BaseException:
+                pool.busy -= 1
+                raise
         try:
             yield Answer(self, response)
         finally:
+            pool.busy -= 1
             # Closing a stream that isn't at its end closes its connection, and so stops the
             # upstream. That has to happen when this task is cancelled, too.
             with anyio.move_on_after(_CLOSING, shield=True):
                 await response.aclose()
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx.Request, pool: _Pool) -> httpx.Response:
         for left in reversed(range(_TRIES)):
             connecting: list[str] = []
 
@@ -117,7 +122,7 @@ class Upstream:
             begun = time.monotonic()
             request.extensions = {"timeout": self._patience, "trace": note}
             try:
-                return await self._transport.handle_async_request(request)
+                return await pool.transport.handle_async_request(request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 if connecting or not left or time.monotonic() - begun > _STALE:
                     raise
@@ -125,7 +130,8 @@ class Upstream:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._transport.aclose()
+        for pool in self._pools:
+            await pool.transport.aclose()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -137,6 +143,24 @@ class Upstream:
                 detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 _log.warning("upstream %s: %s (%s)", self.url, told, detail)
             raise told from error
+
+
+class _Pool:
+    """A few connections, and how many requests are on them."""
+
+    def __init__(self, trust: ssl.SSLContext, size: int, kept: int) -> None:
+        self.size = size
+        self.busy = 0
+        self.transport = httpx.AsyncHTTPTransport(
+            verify=trust,
+            trust_env=False,
+            limits=httpx.Limits(
+                max_connections=size,
+                max_keepalive_connections=kept,
+                keepalive_expiry=_KEEP_ALIVE,
+            ),
+            socket_options=_socket_options(),
+        )
 
 
 class Answer:

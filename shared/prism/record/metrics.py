@@ -7,7 +7,7 @@ here touches it; the figures are those of the process that answers ``/prism/metr
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from prism.types import Decision, Finding, Stage
 
@@ -34,6 +34,15 @@ class Metrics:
         self._scanned = Counter(
             "prism_scanned_chars", "Characters judged.", ("stage",), registry=self.registry
         )
+        self._admission = Histogram(
+            "prism_prompt_check_seconds", "Time to a verdict on the prompt; how: before the engine"
+            " heard of the request, or beside its work.", ("how",), registry=self.registry,
+            buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+        )  # fmt: skip
+        self._saved = Counter(
+            "prism_prompt_check_saved_seconds", "Time of prompt checks in which the engine was at"
+            " work already, on requests that went on.", registry=self.registry,
+        )  # fmt: skip
         self._failures = Counter(
             "prism_failures", "Failures that closed an answer or a layer.", ("kind",),
             registry=self.registry,
@@ -69,6 +78,11 @@ class Metrics:
         """Count characters judged, and those among them that had to wait."""
         self._scanned.labels(stage.value).inc(chars)
         self._held.inc(held)
+
+    def admission(self, seconds: float, *, beside: bool, saved: float) -> None:
+        """Note a verdict on a prompt, and how much of its time the engine had used already."""
+        self._admission.labels("beside" if beside else "before").observe(seconds)
+        self._saved.inc(saved)
 
     def failure(self, kind: str) -> None:
         """Count something that went wrong and was answered by closing."""

@@ -21,7 +21,9 @@ class Receipt:
     ``channels`` counts the characters that were judged per kind of channel (``prompt``,
     ``content``, ``reasoning``, ``arguments`` …); a kind that isn't there was not run. ``unread``
     names what no tier of this server can read, such as images. ``layers`` names the layers that
-    were live.
+    were live. ``tiers`` says per stage what became of each tier: ``ran``,
+    ``settled_by_cheaper_tier``, ``failed`` or ``not_run``; ``languages`` what each stage's text was
+    in, where somebody looked.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Receipt:
     tiers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     channels: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     unread: tuple[str, ...] = ()
+    languages: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     choices: int = 0
     blocked_choices: int = 0
 
@@ -44,6 +47,7 @@ class Receipt:
             policy=decision.policy,
             categories=decision.categories,
             tiers={name: TierState(state).value for name, state in decision.tiers.items()},
+            languages=dict(decision.languages),
             **{"action": str(decision.action), **facts},
         )
 
@@ -60,6 +64,7 @@ class Receipt:
             "tiers": dict(self.tiers),
             "channels": dict(sorted(self.channels.items())),
             "unread": list(self.unread),
+            "languages": dict(self.languages),
             "choices": self.choices,
             "blocked_choices": self.blocked_choices,
         }

@@ -8,6 +8,7 @@ import typer
 
 from prism.cli.output import DIFFERS, Json, print_json, reporting
 from prism.cli.policy.lint import expand
+from prism.cli.settings import server_models
 
 
 def run(
@@ -32,8 +33,9 @@ def run(
         # A policy and its own tests file, as a shell's * gives them, are one suite.
         refs = {suite_path(ref): ref for ref in expand(files, f"*{SUFFIX}")}
         suites = [load_suite(ref) for ref in refs.values()]
-    for suite in suites:
-        outcomes += run_suite(suite)
+        models = server_models()
+        for suite in suites:
+            outcomes += run_suite(suite, models)
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if as_json:
         print_json(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,12 +118,13 @@ def _tokenise(text: str, path: Path | None, as_json: bool) -> list[int]:
 
 
 def _tokenise_gguf(text: str, path: Path, as_json: bool) -> list[int]:
+    # By name: the policy engine imports no inference engine (docs/adr/0011-guard-backends.md).
     try:
-        from llama_cpp import Llama
+        plugin = import_module("llamacpp_prism.tokenise")
     except ImportError:
         bad_input("--tokenizer: a GGUF file needs `pip install prism-serving[llamacpp]`", as_json)
     try:
-        model = Llama(str(path), vocab_only=True, verbose=False)
-    except (ValueError, OSError) as error:
-        bad_input(f"--tokenizer: {path} can't be read: {error}", as_json)
-    return list(model.tokenize(text.encode(), add_bos=False, special=False))
+        ids: list[int] = plugin.tokenise(path, text)
+    except ValueError as error:
+        bad_input(f"--tokenizer: {error}", as_json)
+    return ids

@@ -8,6 +8,7 @@ from typing import Any
 from prism.http import prompts
 from prism.http.errors import BadRequest
 from prism.http.family import Call, Json, Reading
+from prism.http.templates import raw_messages
 
 _KINDS = frozenset(
     {
@@ -178,4 +179,4 @@ class _Found:
 
     def _add(self, role: str, text: str) -> None:
         if text:
-            self._flat.append({"role": role, "content": text})
+            self._flat += raw_messages(text, role)

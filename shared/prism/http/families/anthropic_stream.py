@@ -19,7 +19,8 @@ from prism.http.families.anthropic_words import (
     named,
     said,
 )
-from prism.http.families.openai_common import numbers, read_json, safe_error
+from prism.http.families.filters import EventFilter
+from prism.http.families.openai_common import numbers, safe_error
 from prism.http.families.pieces import Channels, label, word
 from prism.http.family import Call, Json
 from prism.http.judge import Judge
@@ -66,31 +67,18 @@ class Block:
         return {**self.head, "input": _object(text)}
 
 
-class MessageStream:
+class MessageStream(EventFilter):
     """A streamed message. Block numbers are given anew: a client counts what it sees."""
 
     def __init__(self, call: Call, judge: Judge) -> None:
-        self._call = call
-        self._judge = judge
+        super().__init__(call, judge)
         self._channels = Channels(judge)
         self._blocks: dict[int, Block | None] = {}  # None: of a kind that is not known here
         self._numbers = 0
         self._started = False
         self._usage: Json | None = None
-        self._ended = False
 
-    @property
-    def done(self) -> bool:
-        return self._ended
-
-    def feed(self, event: Event) -> list[Event]:
-        if self._ended or event.data is None:
-            return [] if self._ended else [event]
-        if event.data.strip() == "[DONE]":
-            return []
-        body = read_json(event.data)
-        if body.get("error") is not None:
-            return self._error(body)
+    def _event(self, body: Json) -> list[Event]:
         out: list[Event] = []
         kind = body.get("type")
         if kind == "ping":

@@ -14,6 +14,7 @@ from prism.http.errors import BadRequest
 from prism.http.families.openai_completions import is_id, text_of
 from prism.http.family import Json, Reading
 from prism.http.prompts import strings, text
+from prism.http.templates import raw_messages
 
 _PIECES = ("input_prefix", "input_suffix")
 _EXTRA = "input_extra"
@@ -40,7 +41,7 @@ def read_prompts(body: Json, reading: Reading) -> Prompts:
     prefix, suffix = (text(body, key) for key in _PIECES)
     extra = "\n".join(strings(_extra(body.get(_EXTRA))))
     pieces = [piece for piece in (extra, prefix, suffix, *texts) if piece]
-    messages = [{"role": "user", "content": piece} for piece in pieces]
+    messages = [message for piece in pieces for message in raw_messages(piece)]
     if prefix or suffix:
         # The model reads them as one text: a phrase may be cut where one ends and the next begins.
         around = texts or [""]

@@ -20,6 +20,7 @@ from prism.http.family import Call, Json, Reading, StreamFilter
 from prism.http.judge import Judge
 from prism.http.logprobs import chat_entries, chat_logprobs
 from prism.http.sse import Event
+from prism.http.templates import raw_messages
 
 _TEXTS = ("thinking", "content", "response")
 _FIGURES = (
@@ -125,10 +126,11 @@ class Generate(_Api):
         unread: set[str] = set()
         bare = _without_images(body, "", unread)
         system, prompt, suffix = (prompts.text(body, key) for key in _PIECES)
-        pieces = [piece for piece in (system, prompt, suffix) if piece]
+        messages = [{"role": "system", "content": system}] if system else []
+        pieces = [piece for piece in (prompt, suffix) if piece]
         if prompt and suffix:  # the model reads them as one text
             pieces.append(prompt + suffix)
-        messages = [{"role": "user", "content": piece} for piece in pieces]
+        messages += [message for piece in pieces for message in raw_messages(piece)]
         messages += _context(bare, frozenset(_PIECES))
         return _call(body, messages, reading, unread)
 

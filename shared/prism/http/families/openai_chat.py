@@ -6,42 +6,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism.http import prompts
-from prism.http.errors import BadRequest, UpstreamShape, dumps
+from prism.http.errors import UpstreamShape
 from prism.http.families.openai_common import (
     FILTERED,
-    NO_USAGE,
     Choice,
     ChoiceBase,
-    OpenAIStream,
-    done,
-    refusal_frame,
+    OpenAIApi,
     whole,
 )
-from prism.http.family import Call, Json, Reading, StreamFilter
+from prism.http.family import Call, Json, Reading
 from prism.http.judge import Judge
 from prism.http.logprobs import chat_entries, chat_logprobs
-from prism.http.sse import Event
 
 _TEXTS = ("reasoning", "reasoning_content", "content", "refusal")
 _MAX_TOOLS = 1024
 
 
-class Chat:
+class Chat(OpenAIApi):
     """``/v1/chat/completions``."""
 
     name = "chat"
-    paths = ("/v1/chat/completions",)
+    paths: tuple[str, ...] = ("/v1/chat/completions",)
+    kind = "chat.completion"
     chunk_object = "chat.completion.chunk"
+    id_prefix = "chatcmpl"
 
     def read(self, body: Json, reading: Reading) -> Call:
         """Check the request and take its text out."""
         prompts.refuse_unsafe(body, reading.engine)
-        given = body.get("messages")
-        if not isinstance(given, list):
-            raise BadRequest("messages must be a list", param="messages", code="invalid_type")
         found = prompts.Messages()
-        for number, message in enumerate(given):
-            found.add(message, f"messages[{number}]")
+        choices = self.messages(body, found, reading)
         messages = found.flat + prompts.context(body, frozenset({"messages"}))
         prompts.check_length(messages, reading.max_prompt_chars)
         prompts.flag(body, "logprobs")
@@ -49,7 +43,7 @@ class Chat:
             body=body,
             messages=messages,
             stream=prompts.flag(body, "stream"),
-            choices=prompts.integer(body, "n", 1, 1, reading.max_choices),
+            choices=choices,
             model=prompts.text(body, "model"),
             stop=prompts.stop_strings(body),
             unread=tuple(sorted(found.unread)),
@@ -57,42 +51,31 @@ class Chat:
         prompts.ask_for_usage(call, reading.engine)
         return call
 
+    def messages(self, body: Json, found: prompts.Messages, reading: Reading) -> int:
+        """Read the messages into ``found``; return how many choices are asked for."""
+        found.add_all(body.get("messages"), "messages")
+        return prompts.integer(body, "n", 1, 1, reading.max_choices)
+
     def choice(self, call: Call, judge: Judge, index: int) -> Choice:
         """Return the state of a new choice."""
         return _Choice(call, judge, index)
 
-    def refusal(self, call: Call, decision_id: str, message: str) -> Json:
-        """Return a normal answer that says ``message``."""
-        return {
-            **refusal_frame(call, "chatcmpl", decision_id, "chat.completion"),
-            "choices": [
-                {
-                    "index": index,
-                    "message": {"role": "assistant", "content": message},
-                    "logprobs": None,
-                    "finish_reason": FILTERED,
-                }
-                for index in range(call.choices)
-            ],
-            "usage": NO_USAGE,
-        }
+    def said(self, call: Call, index: int, message: str) -> Json:
+        """Return a whole choice that says ``message``, filtered."""
+        said = {"role": "assistant", "content": message}
+        return {"index": index, "message": said, "logprobs": None, "finish_reason": FILTERED}
 
-    def refusal_stream(self, call: Call, decision_id: str, message: str) -> list[Event]:
-        """Return the same as a stream."""
-        frame = refusal_frame(call, "chatcmpl", decision_id, self.chunk_object)
-        rows: list[Json] = []
-        for index in range(call.choices):
-            said = {"role": "assistant", "content": message}
-            rows.append({"index": index, "delta": said, "logprobs": None, "finish_reason": None})
-            rows.append({"index": index, "delta": {}, "logprobs": None, "finish_reason": FILTERED})
-        bodies = [{**frame, "choices": [row]} for row in rows]
-        if call.include_usage:
-            bodies.append({**frame, "choices": [], "usage": NO_USAGE})
-        return [Event(dumps(body).decode()) for body in bodies] + [done()]
+    def pieces(self, call: Call, index: int, message: str) -> list[Json]:
+        """Return the same as pieces of a stream."""
+        said = {"role": "assistant", "content": message}
+        return [
+            {"index": index, "delta": said, "logprobs": None, "finish_reason": None},
+            {"index": index, "delta": {}, "logprobs": None, "finish_reason": FILTERED},
+        ]
 
     def whole(self, call: Call, body: Json, judge: Judge) -> Json:
         """Judge an answer in one piece, as if it had been streamed as one delta."""
-        frame, choices = whole(call, body, "chat.completion")
+        frame, choices = whole(call, body, self.kind)
         for place, piece in enumerate(choices):
             index = piece.get("index", place)
             message = piece.get("message")
@@ -102,12 +85,8 @@ class Chat:
             out = choice.feed({**piece, "delta": _as_delta(message), "finish_reason": None})
             end = {"finish_reason": piece.get("finish_reason") or "stop"}
             last = choice.feed({**end, "stop_reason": piece.get("stop_reason")})
-            frame["choices"].append(_joined(index, out + last, judge))
+            frame["choices"].append(_joined(call, index, out + last, judge))
         return frame
-
-    def stream(self, call: Call, judge: Judge) -> StreamFilter:
-        """Judge an answer in pieces."""
-        return OpenAIStream(self, call, judge)
 
 
 CHAT = Chat()
@@ -124,6 +103,8 @@ class _Tool:
 
 
 class _Choice(ChoiceBase):
+    paths = tuple(("delta", channel) for channel in _TEXTS)
+
     def __init__(self, call: Call, judge: Judge, index: int) -> None:
         super().__init__(call, judge, index)
         self._tools: dict[int | None, _Tool] = {}  # None: the legacy function_call
@@ -313,13 +294,11 @@ def _as_delta(message: Json) -> Json:
     return {**message, "tool_calls": [{**call, "index": n} for n, call in enumerate(calls)]}
 
 
-def _joined(index: int, rows: list[Json], judge: Judge) -> Json:
+def _joined(call: Call, index: int, rows: list[Json], judge: Judge) -> Json:
     """Return one whole choice from the pieces that a stream would have sent."""
     message: Json = {"role": "assistant", "content": None}
     if index in judge.blocked:
-        message["content"] = judge.message
-        blank = {"index": index, "message": message, "logprobs": None}
-        return {**blank, "finish_reason": FILTERED}
+        return CHAT.said(call, index, judge.message)
     entries: list[Json] = []
     tools: dict[int, Json] = {}
     for row in rows:
@@ -328,10 +307,10 @@ def _joined(index: int, rows: list[Json], judge: Judge) -> Json:
         for key in _TEXTS:
             if key in delta:
                 message[key] = _plus(message.get(key), delta[key])
-        for call in delta.get("tool_calls", ()):
-            kept = tools.setdefault(call["index"], {"id": "", "type": "function", "function": {}})
-            kept["id"] = call.get("id") or kept["id"]
-            for key, value in call["function"].items():
+        for made in delta.get("tool_calls", ()):
+            kept = tools.setdefault(made["index"], {"id": "", "type": "function", "function": {}})
+            kept["id"] = made.get("id") or kept["id"]
+            for key, value in made["function"].items():
                 kept["function"][key] = kept["function"].get(key, "") + value
         for key, value in delta.get("function_call", {}).items():
             legacy = message.setdefault("function_call", {})

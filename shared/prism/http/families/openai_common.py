@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from prism.http.errors import UpstreamShape, dumps
-from prism.http.family import Call, Json
+from prism.http.families.template import Template, learn
+from prism.http.family import Call, Json, StreamFilter
 from prism.http.judge import Judge
 from prism.http.logprobs import Queue
 from prism.http.prompts import strings
@@ -24,6 +25,9 @@ _DONE = Event("[DONE]", last=True)
 _REASON = re.compile(r"[a-z_]{1,32}")
 _ENVELOPE = ("id", "created", "model", "system_fingerprint", "service_tier")
 _COUNTS = ("usage", "timings", "metrics")
+_NOTHING: tuple[int, str, list[Event]] = (0, "", [])
+_LESSONS = 8.0
+_MOST_AT_ONCE = 4096  # characters
 
 
 class Choice(Protocol):
@@ -41,20 +45,80 @@ class Choice(Protocol):
 
 
 class Form(Protocol):
-    """How chat and plain completions differ."""
+    """How the families whose streams are lists of choices differ."""
 
-    chunk_object: str
+    def frame(self, body: Json) -> Json:
+        """Return what of a chunk may go out beside its choices and its usage."""
+        ...
 
     def choice(self, call: Call, judge: Judge, index: int) -> Choice:
         """Return the state of a new choice."""
         ...
 
 
+class OpenAIApi:
+    """What chat and plain completions share as families."""
+
+    kind: str
+    chunk_object: str
+    id_prefix: str
+
+    def frame(self, body: Json) -> Json:
+        """Return what of a chunk may go out beside its choices and its usage."""
+        return envelope(body, self.chunk_object)
+
+    def choice(self, call: Call, judge: Judge, index: int) -> Choice:
+        """Return the state of a new choice."""
+        raise NotImplementedError
+
+    def said(self, call: Call, index: int, message: str) -> Json:
+        """Return a whole choice that says ``message``, filtered."""
+        raise NotImplementedError
+
+    def pieces(self, call: Call, index: int, message: str) -> list[Json]:
+        """Return the same as pieces of a stream."""
+        raise NotImplementedError
+
+    def own_frame(self, call: Call, decision_id: str, kind: str) -> Json:
+        """Return the envelope of an answer that no engine was asked for."""
+        return {
+            "id": f"{self.id_prefix}-{decision_id}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": call.model,
+        }
+
+    def refusal(self, call: Call, decision_id: str, message: str) -> Json:
+        """Return a normal answer that says ``message``."""
+        frame = self.own_frame(call, decision_id, self.kind)
+        rows = [self.said(call, index, message) for index in range(call.choices)]
+        return {**frame, "choices": rows, "usage": NO_USAGE}
+
+    def refusal_stream(self, call: Call, decision_id: str, message: str) -> list[Event]:
+        """Return the same as a stream."""
+        frame = self.own_frame(call, decision_id, self.chunk_object)
+        rows = [row for index in range(call.choices) for row in self.pieces(call, index, message)]
+        bodies = [{**frame, "choices": [row]} for row in rows]
+        if call.include_usage:
+            bodies.append({**frame, "choices": [], "usage": NO_USAGE})
+        return [Event(dumps(body).decode()) for body in bodies] + [_DONE]
+
+    def stream(self, call: Call, judge: Judge) -> StreamFilter:
+        """Judge an answer in pieces."""
+        return OpenAIStream(self, call, judge)
+
+
 class ChoiceBase:
-    """The state of one choice: its channels, its entries of logprobs, its end."""
+    """The state of one choice: its channels, its entries of logprobs, its end.
+
+    ``paths`` lead to texts that a piece may have by itself, so that :mod:`template` applies.
+    """
+
+    paths: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def __init__(self, call: Call, judge: Judge, index: int) -> None:
         self.over = False
+        self._ready: str | None = None
         self._call = call
         self._judge = judge
         self._index = index
@@ -69,8 +133,36 @@ class ChoiceBase:
     def _text(self, channel: str, text: object) -> str:
         if not isinstance(text, str):
             raise UpstreamShape(f"the engine's {channel} is not a string", code="upstream_shape")
+        if self._ready is not None:
+            ready, self._ready = self._ready, None
+            return ready
         self._open.setdefault(channel)
         return self._out(channel, self._judge.feed(self._index, channel, text))
+
+    def plain(self, piece: Json) -> tuple[str, ...] | None:
+        """Return the path to the text of a piece that is nothing but that text."""
+        if self._queue is not None or self.over or self.blocked:
+            return None
+        for path in self.paths:
+            place: Any = piece
+            for key in path[:-1]:
+                place = place.get(key) if isinstance(place, dict) else None
+            if not isinstance(place, dict) or not isinstance(place.get(path[-1]), str):
+                continue
+            flat = {**piece, **place, "index": None, path[0]: None, path[-1]: None}
+            return path if all(value is None for value in flat.values()) else None
+        return None
+
+    def ahead(self, channel: str, text: str) -> str:
+        """Judge the text of pieces to come; return what may go out.
+
+        If that blocks the choice, the next piece fed is taken to be that text, judged already.
+        """
+        self._open.setdefault(channel)
+        released = self._out(channel, self._judge.feed(self._index, channel, text))
+        if self.blocked:
+            self._ready = released
+        return released
 
     def _end(self, channel: str) -> str:
         self._open.pop(channel, None)
@@ -118,10 +210,62 @@ class OpenAIStream:
         self._pieces = 0
         self._ended = False
         self._cut = False
+        self._templates: dict[tuple[int, str], Template] = {}
+        self._lessons = _LESSONS  # how many events may still be taken apart; more if it pays
 
     @property
     def done(self) -> bool:
         return self._ended
+
+    def quick(self, events: list[Event], at: int) -> tuple[int, str, list[Event]]:
+        """Deal with events that differ from earlier ones in their text alone, from ``at`` on.
+
+        They are judged as one text. Returns how many there were and what goes out, as it goes out;
+        where that is not all of the text, one event for them all.
+        """
+        data = events[at].data
+        if data is None:
+            return _NOTHING
+        for template in self._templates.values():
+            text = template.text(data)
+            if text is not None:
+                break
+        else:
+            return _NOTHING
+        texts, joined = [text], text
+        for event in events[at + 1 :]:
+            more = template.text(event.data) if event.data is not None else None
+            if more is None or len(joined) > _MOST_AT_ONCE:
+                break
+            texts.append(more)
+            joined += more
+        choice = self._choices[template.index]
+        if self._ended or choice.over or not isinstance(choice, ChoiceBase):
+            return _NOTHING
+        if self._judge.waits(len(joined), ends=False):
+            return _NOTHING
+        self._lessons = min(_LESSONS, self._lessons + 0.25)
+        released = choice.ahead(template.channel, joined)
+        if choice.blocked:
+            return len(texts), "", self.feed(Event(template.filled(joined)))
+        self._pieces += len(texts)
+        if released == joined:
+            return len(texts), "".join(map(template.event, texts)), []
+        return len(texts), template.event(released) if released else "", []
+
+    def _learn(self, data: str, body: Json, events: list[Event]) -> None:
+        choices = body["choices"]
+        if len(events) != 1 or len(choices) != 1 or self._lessons < 1 or self._cut:
+            return
+        index = choices[0].get("index", 0)
+        choice = self._choices[index]
+        path = choice.plain(choices[0]) if isinstance(choice, ChoiceBase) else None
+        if path is None or body.get("usage") is not None or events[0].data is None:
+            return
+        self._lessons -= 1
+        template = learn(data, body, events[0].data, path, index)
+        if template is not None:
+            self._templates[index, path[-1]] = template
 
     def feed(self, event: Event) -> list[Event]:
         if self._ended:
@@ -136,7 +280,7 @@ class OpenAIStream:
         choices = body.get("choices")
         if not isinstance(choices, list):
             raise UpstreamShape("the engine sent an event without choices", code="upstream_shape")
-        self._envelope = envelope(body, self._form.chunk_object)
+        self._envelope = self._form.frame(body)
         usage = numbers(body.get("usage"))
         self._usage = usage or self._usage
         rows: list[list[Json]] = []
@@ -153,6 +297,8 @@ class OpenAIStream:
         if self._cut and self._all_over():
             # The others have finished too: nothing of what the engine would still say may go out.
             events += self._finale()
+        else:
+            self._learn(event.data, body, events)
         return events
 
     def close(self) -> list[Event]:
@@ -285,19 +431,4 @@ WITHHELD: Json = {
 }
 
 
-def refusal_frame(call: Call, prefix: str, decision_id: str, kind: str) -> Json:
-    """Return the envelope of an answer that no engine was asked for."""
-    return {
-        "id": f"{prefix}-{decision_id}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": call.model,
-    }
-
-
 NO_USAGE: Json = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-
-
-def done() -> Event:
-    """Return the end mark of OpenAI streams."""
-    return _DONE

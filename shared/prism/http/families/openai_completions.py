@@ -5,38 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from prism.http import prompts
-from prism.http.errors import BadRequest, UpstreamShape, dumps
+from prism.http.errors import BadRequest, UpstreamShape
 from prism.http.families.openai_common import (
     FILTERED,
-    NO_USAGE,
     Choice,
     ChoiceBase,
-    OpenAIStream,
-    done,
-    refusal_frame,
+    OpenAIApi,
     whole,
 )
-from prism.http.family import Call, Json, Reading, StreamFilter
+from prism.http.family import Call, Json, Reading
 from prism.http.judge import Judge
 from prism.http.logprobs import text_entries, text_logprobs
-from prism.http.sse import Event
+from prism.http.templates import raw_messages
 
 _CHANNEL = "text"
 _MAX_TOKEN_IDS = 1_000_000
 
 
-class Completions:
+class Completions(OpenAIApi):
     """``/v1/completions``."""
 
     name = "completions"
-    paths = ("/v1/completions", "/v1/engines/copilot-codex/completions")
-    chunk_object = "text_completion"
+    paths: tuple[str, ...] = ("/v1/completions", "/v1/engines/copilot-codex/completions")
+    kind = chunk_object = "text_completion"
+    id_prefix = "cmpl"
 
     def read(self, body: Json, reading: Reading) -> Call:
         """Check the request and take its text out."""
         prompts.refuse_unsafe(body, reading.engine)
         given = _prompts(body.get("prompt"), reading)
-        messages = [{"role": "user", "content": text} for text in given]
+        messages = [message for text in given for message in raw_messages(text)]
         messages += prompts.context(body, frozenset({"prompt"}))
         prompts.check_length(messages, reading.max_prompt_chars)
         prompts.flag(body, "echo")
@@ -63,26 +61,17 @@ class Completions:
         """Return the state of a new choice."""
         return _Choice(call, judge, index)
 
-    def refusal(self, call: Call, decision_id: str, message: str) -> Json:
-        """Return a normal answer that says ``message``."""
-        rows = [_row(index, message, FILTERED) for index in range(call.choices)]
-        frame = refusal_frame(call, "cmpl", decision_id, "text_completion")
-        return {**frame, "choices": rows, "usage": NO_USAGE}
+    def said(self, call: Call, index: int, message: str) -> Json:
+        """Return a whole choice that says ``message``, filtered."""
+        return _row(index, message, FILTERED)
 
-    def refusal_stream(self, call: Call, decision_id: str, message: str) -> list[Event]:
-        """Return the same as a stream."""
-        frame = refusal_frame(call, "cmpl", decision_id, self.chunk_object)
-        bodies: list[Json] = []
-        for index in range(call.choices):
-            bodies.append({**frame, "choices": [_row(index, message, None)]})
-            bodies.append({**frame, "choices": [_row(index, "", FILTERED)]})
-        if call.include_usage:
-            bodies.append({**frame, "choices": [], "usage": NO_USAGE})
-        return [Event(dumps(body).decode()) for body in bodies] + [done()]
+    def pieces(self, call: Call, index: int, message: str) -> list[Json]:
+        """Return the same as pieces of a stream."""
+        return [_row(index, message, None), _row(index, "", FILTERED)]
 
     def whole(self, call: Call, body: Json, judge: Judge) -> Json:
         """Judge an answer in one piece."""
-        frame, choices = whole(call, body, "text_completion")
+        frame, choices = whole(call, body, self.kind)
         for place, piece in enumerate(choices):
             index = piece.get("index", place)
             if not isinstance(index, int):
@@ -90,19 +79,17 @@ class Completions:
             reason = piece.get("finish_reason") or "stop"
             rows = _Choice(call, judge, index).feed({**piece, "finish_reason": reason})
             if index in judge.blocked:
-                rows = [_row(index, judge.message, FILTERED)]
+                rows = [self.said(call, index, judge.message)]
             frame["choices"].append(rows[0])
         return frame
-
-    def stream(self, call: Call, judge: Judge) -> StreamFilter:
-        """Judge an answer in pieces."""
-        return OpenAIStream(self, call, judge)
 
 
 COMPLETIONS = Completions()
 
 
 class _Choice(ChoiceBase):
+    paths = ((_CHANNEL,),)
+
     def feed(self, piece: Json) -> list[Json]:
         given = piece.get("text")
         if self._queue is not None:
@@ -166,21 +153,21 @@ def is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def text_of(ids: list[int], reading: Reading) -> str:
+def text_of(ids: list[int], reading: Reading, param: str = "prompt") -> str:
     """Return token ids of a prompt as text. Raises :class:`BadRequest` where that can't be done."""
     if reading.detokenise is None:
         raise BadRequest(
             "token ids as a prompt can't be judged on this server; send text",
-            param="prompt",
+            param=param,
             code="not_moderated",
         )
     if len(ids) > _MAX_TOKEN_IDS:
-        raise BadRequest("the prompt has too many token ids", param="prompt", code="out_of_range")
+        raise BadRequest("the prompt has too many token ids", param=param, code="out_of_range")
     try:
         return reading.detokenise(ids)
     except Exception as error:
         raise BadRequest(
             "the prompt has token ids that this model does not know",
-            param="prompt",
+            param=param,
             code="invalid_token_ids",
         ) from error

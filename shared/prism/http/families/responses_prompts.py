@@ -8,6 +8,7 @@ from typing import Any
 from prism.http import prompts
 from prism.http.errors import BadRequest
 from prism.http.family import Call, Json, Reading
+from prism.http.templates import raw_messages
 
 _REFUSED = {
     "background": "an answer fetched later has passed nobody",
@@ -76,7 +77,7 @@ def _check_tools(tools: Any) -> None:
 
 def _read_input(value: Any, found: prompts.Messages) -> None:
     if isinstance(value, str):
-        found.flat.append({"role": "user", "content": value})
+        found.flat += raw_messages(value)
         return
     if not isinstance(value, list):
         raise BadRequest(

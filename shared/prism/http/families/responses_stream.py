@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from prism.http.errors import UpstreamShape
-from prism.http.families.openai_common import FILTERED, numbers, read_json, safe_error
+from prism.http.families.filters import EventFilter
+from prism.http.families.openai_common import FILTERED, numbers, safe_error
 from prism.http.families.pieces import Channels, word
 from prism.http.families.responses_items import (
     CALLS,
@@ -41,35 +42,25 @@ _ENDS = {
 _STATUS = frozenset({*_ENDS.values(), "cancelled"})
 
 
-class ResponseStream:
+class ResponseStream(EventFilter):
     """One response on its way out."""
 
     def __init__(self, call: Call, judge: Judge) -> None:
-        self._call = call
-        self._judge = judge
+        super().__init__(call, judge)
         self._channels = Channels(judge)
         self._out = Writer()
         self._named: dict[tuple[str, Any], Item | None] = {}  # None: of a kind not known here
         self._frame: Json | None = None
         self._usage: Json | None = None
         self._asked = wants_logprobs(call.body)
-        self._ended = False
 
-    @property
-    def done(self) -> bool:
-        return self._ended
+    def _error(self, body: Json) -> list[Event]:
+        self._ended = True
+        self._out.emit("error", last=True, **error_fields(safe_error(body, self._judge)))
+        return self._out.take()
 
-    def feed(self, event: Event) -> list[Event]:
-        if self._ended or event.data is None:
-            return [] if self._ended else [event]
-        if event.data.strip() == "[DONE]":
-            return []
-        body = read_json(event.data)
+    def _event(self, body: Json) -> list[Event]:
         kind = body.get("type")
-        if kind == "error" or body.get("error") is not None:
-            self._ended = True
-            self._out.emit("error", last=True, **error_fields(safe_error(body, self._judge)))
-            return self._out.take()
         if not isinstance(kind, str):
             raise UpstreamShape("the engine sent an event without a type", code="upstream_shape")
         if kind in ("response.created", "response.in_progress"):

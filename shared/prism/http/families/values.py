@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 from prism.http.judge import Judge
@@ -29,6 +29,20 @@ def judged(judge: Judge, choice: int, channel: str, value: Any) -> Any:
         judge.block(choice)
         return None
     return made
+
+
+def judged_lines(judge: Judge, choice: int, channel: str, texts: list[str]) -> list[str] | None:
+    """Return pieces of one text as they may go out, judged as the whole that they are.
+
+    ``None`` where the choice is blocked, and where what is redacted spans several pieces, so that
+    none of them can be told apart from the others.
+    """
+    joined = "\n".join(texts)
+    released = judge.scan(choice, channel, joined)
+    if choice in judge.blocked or released.count("\n") != joined.count("\n"):
+        return None
+    lines = iter(released.split("\n"))
+    return ["\n".join(islice(lines, text.count("\n") + 1)) for text in texts]
 
 
 def _each(value: Any, work: Callable[[str], str]) -> Any:

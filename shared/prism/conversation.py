@@ -1,0 +1,115 @@
+"""A conversation's texts, as p(x) reads them.
+
+A request that is split over turns, with the model's answers in between, is one text to whoever
+reads the user's turns alone; so those are read too, within a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Prompt = str | Sequence[Mapping[str, Any]]
+"""A prompt, or chat messages: mappings with ``role`` and ``content``."""
+
+WINDOW = 16_000
+"""Code points of the user's latest turns that are also read without what stands between them."""
+
+USER = "user"
+_MODEL = frozenset({"assistant", "model", "chatbot"})
+_PREAMBLE = frozenset({"system", "developer"})
+_OTHERS = _MODEL | {"system", "developer", "tool", "function", "context"}
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """Return the text of a prompt or of chat messages, one per line, in order.
+
+    Raises ``TypeError`` for shapes that hold text it can't see.
+    """
+    return prompt if isinstance(prompt, str) else "\n".join(text for _, text in turns(prompt))
+
+
+def turns(prompt: Prompt) -> list[tuple[str, str]]:
+    """Return (role, text) of every message that has text. Raises ``TypeError`` likewise.
+
+    Who isn't known to be somebody else is the user: a made-up role hides nothing.
+    """
+    if isinstance(prompt, str):
+        return [(USER, prompt)] if prompt else []
+    found = []
+    for message in prompt:
+        parts = list(_content(message.get("content")))
+        if parts:
+            role = message.get("role")
+            found.append((role if role in _OTHERS else USER, "\n".join(parts)))
+    return found
+
+
+def views(prompt: Prompt, window: int = WINDOW) -> tuple[str, ...]:
+    """Return the texts that patterns are looked for in.
+
+    First all messages, whole. Then, where something stands between them, the user's turns alone,
+    and everything but the model's turns (a system prompt or a tool may be the user's too): of each
+    the latest ``window`` code points, so that the work for a long conversation is bounded.
+    """
+    said = turns(prompt)
+    whole = prompt if isinstance(prompt, str) else "\n".join(text for _, text in said)
+    found = [whole]
+    users = [place for place, (role, _) in enumerate(said) if role == USER]
+    given = [place for place, (role, _) in enumerate(said) if role not in _MODEL]
+    while len(given) > 1 and given[1] == given[0] + 1 and said[given[0]][0] in _PREAMBLE:
+        given.pop(0)  # beside what follows it in the whole, too, and often long
+    for places in (users, given):
+        if len(places) > 1 and places[-1] - places[0] >= len(places):
+            found.append(_latest([said[place][1] for place in places], window))
+    return tuple(dict.fromkeys(found))
+
+
+def readings(prompt: Prompt, window: int = WINDOW) -> tuple[str, ...]:
+    """Return the texts that score models read: each differs from the others and none is empty.
+
+    The user's last turn, as models know prompts; the user's turns together, within ``window``; all
+    messages, whole.
+    """
+    said = turns(prompt)
+    users = [text for role, text in said if role == USER]
+    found = users[-1:]
+    if len(users) > 1:
+        found.append(_latest(users, window))
+    found.append("\n".join(text for _, text in said))
+    return tuple(dict.fromkeys(text for text in found if text))
+
+
+def last_turn(prompt: Prompt) -> str:
+    """Return the user's last turn; without one, all there is."""
+    said = turns(prompt)
+    users = [text for role, text in said if role == USER]
+    return users[-1] if users else "\n".join(text for _, text in said)
+
+
+def _latest(texts: Sequence[str], window: int) -> str:
+    joined = "\n".join(texts)
+    if len(joined) <= window:
+        return joined
+    tail = joined[-window:]
+    # Not in the middle of a word: what is left of it might look like another one.
+    cut = next((place for place, char in enumerate(tail) if char.isspace()), 0)
+    return tail[cut:]
+
+
+def _content(content: object) -> Iterator[str]:
+    if content is None:
+        return
+    if isinstance(content, str):
+        if content:
+            yield content
+    elif isinstance(content, Sequence):
+        for part in content:
+            if isinstance(part, str):
+                yield part
+            elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
+                yield part["text"]
+            elif not isinstance(part, Mapping):
+                raise TypeError(f"a content part is a {type(part).__name__}, not text")
+    else:
+        raise TypeError(f"message content is a {type(content).__name__}, not text or a list")

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from prism.conversation import last_turn, prompt_text, readings, turns, views
+
+
+def chat(*said):
+    return [{"role": role, "content": text} for role, text in said]
+
+
+LAMP = chat(("system", "s"), ("user", "zephyr"), ("assistant", "go on"), ("user", "lantern"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "seen", "read"),
+    [
+        ("a lamp", ("a lamp",), ("a lamp",)),
+        ("", ("",), ()),
+        ([], ("",), ()),
+        (chat(("user", "a lamp")), ("a lamp",), ("a lamp",)),
+        (chat(("system", "s"), ("user", "u")), ("s\nu",), ("u", "s\nu")),
+        (chat(("user", "one"), ("user", "two")), ("one\ntwo",), ("two", "one\ntwo")),
+        (
+            LAMP,
+            ("s\nzephyr\ngo on\nlantern", "zephyr\nlantern"),
+            ("lantern", "zephyr\nlantern", "s\nzephyr\ngo on\nlantern"),
+        ),
+        (
+            chat(("user", "zephyr"), ("assistant", "go on"), ("tool", "lantern")),
+            ("zephyr\ngo on\nlantern", "zephyr\nlantern"),
+            ("zephyr", "zephyr\ngo on\nlantern"),
+        ),
+        (
+            chat(("system", "zephyr"), ("model", "go on"), ("user", "lantern"), ("user", "u")),
+            ("zephyr\ngo on\nlantern\nu", "zephyr\nlantern\nu"),
+            ("u", "lantern\nu", "zephyr\ngo on\nlantern\nu"),
+        ),
+        (
+            chat(("user", "a"), ("tool", "t"), ("assistant", "go on"), ("user", "b")),
+            ("a\nt\ngo on\nb", "a\nb", "a\nt\nb"),
+            ("b", "a\nb", "a\nt\ngo on\nb"),
+        ),
+        (chat(("tool", "t")), ("t",), ("t",)),
+        ([{"role": "user", "content": None}, {"content": "no role"}], ("no role",), ("no role",)),
+        (
+            [{"role": "user", "content": ["a", {"type": "text", "text": "b"}, {"type": "image"}]}],
+            ("a\nb",),
+            ("a\nb",),
+        ),
+    ],
+)
+def test_views_and_readings(prompt, seen, read):
+    assert views(prompt) == seen
+    assert readings(prompt) == read
+    assert prompt_text(prompt) == seen[0]
+
+
+def test_the_users_turns_are_read_within_a_window():
+    long = chat(("user", "early words " * 10), ("assistant", "yes"), ("user", "late words"))
+    whole, mine = views(long, window=30)
+    assert whole.startswith("early words")
+    assert mine == " words early words \nlate words"
+    assert len(mine) <= 30
+    assert views(chat(("user", "x" * 50), ("assistant", "y"), ("user", "z")), window=10)[1] == "\nz"
+
+
+def test_what_an_answer_answers():
+    assert last_turn(LAMP) == "lantern"
+    assert last_turn("a lamp") == "a lamp"
+    assert last_turn(chat(("tool", "t"), ("system", "s"))) == "t\ns"
+    assert last_turn([]) == ""
+    assert turns(LAMP)[0] == ("system", "s")
