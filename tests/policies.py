@@ -23,17 +23,34 @@ def rule(
     mode: Mode = Mode.ENFORCE,
     disguises: frozenset[Disguise] = frozenset(Disguise),
     thresholds: dict[Stage, float] | None = None,
+    pii: Sequence[str] = (),
+    category: str = "prv",
+    plain_language: str | None = None,
 ) -> CompiledRule:
     compiled = tuple(CompiledRegex(r, True, check_regex(r)) for r in regexes)
     return CompiledRule(
-        rule_id, "prv", stages, action, mode, tuple(phrases), boundary, disguises, compiled,
-        thresholds,
+        rule_id, category, stages, action, mode, tuple(phrases), boundary, disguises, compiled,
+        thresholds, plain_language, tuple(pii),
     )  # fmt: skip
 
 
-def policy(*rules: CompiledRule, on_tier_failure: str = "close") -> CompiledPolicy:
-    digest = hashlib.sha256(repr((rules, on_tier_failure)).encode()).hexdigest()
-    messages = {"en": REFUSAL, "de": "Dabei kann ich nicht helfen."}
+def policy(
+    *rules: CompiledRule,
+    on_tier_failure: str = "close",
+    tiers: Sequence[str] = (),
+    mode: Mode = Mode.ENFORCE,
+    unknown_language: str = "allow",
+) -> CompiledPolicy:
+    """Return a policy with ``tiers`` on beside the patterns."""
+    known = repr((rules, on_tier_failure, tiers, mode, unknown_language))
     return CompiledPolicy(
-        "test", digest, Mode.ENFORCE, rules, messages, "en", {"patterns": "on"}, on_tier_failure
+        "test",
+        hashlib.sha256(known.encode()).hexdigest(),
+        mode,
+        rules,
+        {"en": REFUSAL, "de": "Dabei kann ich nicht helfen."},
+        "en",
+        {"patterns": "on", **dict.fromkeys(tiers, "on")},
+        on_tier_failure,
+        unknown_language=unknown_language,
     )

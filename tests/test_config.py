@@ -110,12 +110,26 @@ WRONG = {
         "policy: [house.yaml]\n",
         "prism.yaml:1:9: policy: must be text, not a list; for example `policy: policy.yaml`",
     ),
+    "models": (
+        "models: {workers: 0}\n",
+        "prism.yaml:1:19: models.workers: must be greater than or equal to 1; "
+        "for example `workers: 2`",
+    ),
+    "a policy that needs a guard": (
+        "policy: plain.yaml\n",
+        "policy 'plain': tiers.guard: needs a guard model, and none is set (rule 'advice' is in "
+        "plain language); name one under `guard:` in prism.yaml, or write `tiers: {guard: off}`",
+    ),
     "empty": ("", "prism.yaml:1:1: is empty; write at least one `key: value`"),
 }
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
 def test_wrong(here, text, message):
+    (here / "plain.yaml").write_text(
+        "prism: 1\nid: plain\nrules:\n"
+        "  - {id: advice, category: spc, action: block, plain_language: Gives advice.}\n"
+    )
     (here / "prism.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         Settings.from_env({"PRISM_CONFIG": "prism.yaml"})
@@ -141,3 +155,12 @@ def test_a_configuration_that_isnt_there(here):
 def test_a_wrong_policy_from_the_environment(here):
     with pytest.raises(ConfigError, match="is not the name of a shipped policy"):
         Settings.from_env({"PRISM_POLICY": "hose"})
+
+
+def test_how_models_are_run(here):
+    (here / "prism.yaml").write_text("models: {workers: 3, waiting: 5, deadline_ms: 250}\n")
+    settings = Settings.load("prism.yaml")
+    limits = settings.models.limits
+    assert (limits.workers, limits.waiting, limits.deadline_ms) == (3, 5, 250)
+    assert settings.models is settings.models
+    assert settings.models.guard is None

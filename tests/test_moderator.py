@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from tests.policies import REFUSAL, policy, rule
 
+from prism.decide import decide
 from prism.match import Scanner
 from prism.moderator import Moderator, prompt_text
 from prism.types import Action, Mode, Stage, TierState
@@ -169,3 +170,26 @@ def test_shapes_that_hide_text_are_refused():
     with pytest.raises(TypeError, match="dict"):
         prompt_text([{"role": "user", "content": {"text": "hi"}}])
     assert MODERATOR.check_prompt([{"role": "user", "content": 3}]).blocked
+
+
+def test_a_verdict_that_comes_in_while_another_is_made_is_not_lost(monkeypatch):
+    """The prompt may be judged in another thread than the answer's beginning."""
+    session = MODERATOR.session()
+    begun = []
+
+    def slow(p, q, policy):
+        decision = decide(p, q, policy)
+        if not begun:
+            begun.append(True)
+            assert session.check_prompt(S).blocked  # as from the other thread, in between
+        return decision
+
+    monkeypatch.setattr("prism.moderator.decide", slow)
+    session.feed("a copper kettle sings")
+    assert begun
+    assert session.decision.blocked
+
+
+def test_what_a_whole_output_answers_is_known_but_not_judged():
+    assert not MODERATOR.check_output("fine", prompt="tell me of the zephyr lantern").blocked
+    assert list(MODERATOR.check_output("fine", prompt=S).tiers) == ["output.patterns"]

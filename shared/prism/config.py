@@ -12,15 +12,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
+from prism.classify.guard.config import GuardFile, GuardSettings, check_guard
+from prism.classify.models import ModelLimits, Models, no_guard
 from prism.documents import Document, Model, Problem, ProblemsError, read, validate
 from prism.policy.compiled import CompiledPolicy
 from prism.policy.compiler import load_policy
 from prism.policy.compose import stricter
 from prism.policy.store import display, locate
+from prism.record.audit import AuditSettings
+from prism.record.chain import MIN_KEY
 from prism.tenants.directory import Directory
 from prism.tenants.model import TenantLimits
 from prism.tenants.shelf import Shelf
@@ -29,6 +33,13 @@ from prism.tenants.store import TenantStore
 DEFAULT_POLICY = "default"
 REFUSE = "refuse"
 """What ``anonymous`` says where nobody gets in without a key."""
+
+AUDIT_KEY_ENV = "PRISM_AUDIT_KEY"
+"""The audit log's key, instead of a file's."""
+
+ADMIN_KEY_ENV = "PRISM_ADMIN_KEY"
+"""The operator's key for routes that change or show the engine, unless the file names another."""
+MIN_ADMIN_KEY = 16
 
 T = TypeVar("T")
 
@@ -41,8 +52,22 @@ class Limits(Model):
     """How much one request may ask for. More is refused with 413 or 400, not cut."""
 
     max_body_bytes: int = Field(default=2_000_000, ge=1024, examples=["max_body_bytes: 2000000"])
+    max_upload_bytes: int = Field(
+        default=25_000_000, ge=1024, examples=["max_upload_bytes: 25000000"]
+    )
     max_prompt_chars: int = Field(default=1_000_000, ge=1, examples=["max_prompt_chars: 1000000"])
     max_choices: int = Field(default=16, ge=1, le=1024, examples=["max_choices: 16"])
+
+
+class AuditFile(Model):
+    """The audit log: see :mod:`prism.record.audit`."""
+
+    path: str = Field(min_length=1, examples=["path: audit.jsonl"])
+    key_file: str | None = Field(default=None, min_length=1, examples=["key_file: audit.key"])
+    max_bytes: int = Field(default=100_000_000, ge=65_536, examples=["max_bytes: 100000000"])
+    queue: int = Field(default=1024, ge=1, examples=["queue: 1024"])
+    fsync: bool = Field(default=False, examples=["fsync: true"])
+    on_failure: Literal["close", "open"] = Field(default="close", examples=["on_failure: close"])
 
 
 class ConfigFile(Model):
@@ -56,6 +81,15 @@ class ConfigFile(Model):
     anonymous_limits: TenantLimits | None = Field(
         default=None, examples=["anonymous_limits: {requests_per_minute: 60}"]
     )
+    audit: AuditFile | None = Field(default=None, examples=["audit: {path: audit.jsonl}"])
+    models: ModelLimits = Field(default=ModelLimits(), examples=["models: {workers: 4}"])
+    guard: GuardFile | None = Field(
+        default=None, examples=["guard: {format: llama-guard-3, llamacpp: guard.gguf}"]
+    )
+    admin_key_env: str | None = Field(
+        default=None, pattern="[A-Za-z_][A-Za-z0-9_]*", examples=["admin_key_env: MY_ADMIN_KEY"]
+    )
+    private_metrics: bool = Field(default=False, examples=["private_metrics: true"])
 
 
 @dataclass(frozen=True)
@@ -88,6 +122,11 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     others: tuple[CompiledPolicy, ...] = ()
     tenants: TenantSettings | None = None
+    audit: AuditSettings | None = None
+    guard: GuardSettings | None = None
+    model_limits: ModelLimits = field(default_factory=ModelLimits)
+    admin_key: str | None = field(default=None, repr=False)
+    private_metrics: bool = False
 
     @cached_property
     def policies(self) -> Mapping[str, CompiledPolicy]:
@@ -103,6 +142,14 @@ class Settings:
         if len(ordered) == 1:
             return ordered[0]
         return replace(reduce(stricter, ordered), id="strictest")
+
+    @cached_property
+    def models(self) -> Models:
+        """The score models that every policy of this server shares; loaded when first needed."""
+        if self.guard is None:
+            return Models(limits=self.model_limits)
+        deadline = self.guard.file.deadline_ms / 1000
+        return Models(open_guard=self.guard.open, guard_deadline=deadline, limits=self.model_limits)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -120,7 +167,10 @@ class Settings:
     def for_policy(cls, ref: str | Path) -> Settings:
         """Return the settings of a server with that one policy. Raises ``ConfigError``."""
         try:
-            return cls(load_policy(ref))
+            loaded = load_policy(ref)
+            if loaded.tiers["guard"] == "on":
+                raise ConfigError([no_guard(loaded)])
+            return cls(loaded, admin_key=admin_key(os.environ, ADMIN_KEY_ENV))
         except ProblemsError as error:
             raise ConfigError(error.problems) from None
 
@@ -139,6 +189,21 @@ class Settings:
         The folder need not be there yet. Raises ``ConfigError``.
         """
         return _Reading(Path(path), None).store()
+
+
+def admin_key(environ: Mapping[str, str], name: str) -> str | None:
+    """Return the operator's key; ``None`` without one. Raises ``ConfigError`` for a guessable one.
+
+    Bytes of a header are Latin-1, so the key is plain ASCII.
+    """
+    key = environ.get(name, "").strip()
+    if not key:
+        return None
+    if len(key) < MIN_ADMIN_KEY or not key.isascii():
+        message = f"has to be {MIN_ADMIN_KEY} ASCII characters at least"
+        fix = "make one with `openssl rand -hex 32`"
+        raise ConfigError([Problem("environment", 0, 0, name, message, fix)])
+    return key
 
 
 class _Reading:
@@ -160,10 +225,22 @@ class _Reading:
         policy = self._try(self._shelf.default)
         self._try(lambda: self._shelf.floor)
         tenants = self._tenants()
+        audit = self._audit()
+        admin_key = self._admin_key()
         self._refuse_without_tenants()
+        guard = self._guard(policy, tenants)
         if self._problems or self._file is None or policy is None:
             raise ConfigError(self._problems)
-        return Settings(policy, self._file.limits, tenants=tenants)
+        return Settings(
+            policy,
+            self._file.limits,
+            tenants=tenants,
+            audit=audit,
+            admin_key=admin_key,
+            private_metrics=self._file.private_metrics,
+            guard=guard,
+            model_limits=self._file.models,
+        )
 
     def store(self) -> TenantStore:
         """Return the folder of tenants. Raises ``ConfigError``."""
@@ -199,6 +276,82 @@ class _Reading:
             return None
         limits = self._file.anonymous_limits or TenantLimits()
         return TenantSettings(store, directory, anonymous, limits)
+
+    def _audit(self) -> AuditSettings | None:
+        if self._file is None or self._file.audit is None:
+            return None
+        asked = self._file.audit
+        path = self._here / asked.path
+        if not path.parent.is_dir():
+            message = f"no such folder: {display(path.parent)}"
+            fix = "make it, or check the path, relative to this file"
+            self._problems.append(self._document.problem(("audit", "path"), message, fix))
+        key = self._audit_key(asked)
+        if key is None:
+            return None
+        return AuditSettings(
+            path, key, asked.max_bytes, asked.queue, asked.fsync, asked.on_failure == "close"
+        )
+
+    def _audit_key(self, asked: AuditFile) -> bytes | None:
+        """Return the key of the environment, or else of the file that is named."""
+        place: tuple[str, ...] = ("audit",)
+        if (text := os.environ.get(AUDIT_KEY_ENV)) is not None:
+            told = AUDIT_KEY_ENV
+        elif asked.key_file is not None:
+            place, told = ("audit", "key_file"), display(self._here / asked.key_file)
+            try:
+                text = (self._here / asked.key_file).read_text(encoding="ascii")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not plain text"
+                fix = "make one with `openssl rand -hex 32`, readable to the server alone"
+                message = f"can't read {told}: {reason}"
+                self._problems.append(self._document.problem(place, message, fix))
+                return None
+        else:
+            message = "needs a key: lines are sealed with it, and texts told apart by it"
+            fix = f"set {AUDIT_KEY_ENV}, or add `key_file: audit.key` (`openssl rand -hex 32`)"
+            self._problems.append(self._document.problem(place, message, fix))
+            return None
+        if len(text.strip()) < MIN_KEY:
+            message = f"the key in {told} is shorter than {MIN_KEY} characters"
+            fix = "make one with `openssl rand -hex 32`"
+            self._problems.append(self._document.problem(place, message, fix))
+            return None
+        return text.strip().encode()
+
+    def _admin_key(self) -> str | None:
+        if self._file is None:
+            return None
+        named = self._file.admin_key_env
+        try:
+            key = admin_key(os.environ, named or ADMIN_KEY_ENV)
+        except ConfigError as error:
+            self._problems.extend(error.problems)
+            return None
+        if named is not None and key is None:
+            message, fix = f"the environment has no {named}", "set it, or remove this line"
+            self._problems.append(self._document.problem(("admin_key_env",), message, fix))
+        return key
+
+    def _guard(
+        self, policy: CompiledPolicy | None, tenants: TenantSettings | None
+    ) -> GuardSettings | None:
+        if self._file is None:
+            return None
+        policies = [p for p in (policy, *(tenants.policies if tenants else ())) if p]
+        if self._file.guard is None:
+            self._problems.extend(no_guard(p) for p in policies if p.tiers["guard"] == "on")
+            return None
+        guard, problems = check_guard(self._document, self._file.guard, self._here, os.environ)
+        self._problems.extend(problems)
+        if guard is not None and not guard.takes_rules:
+            rules = sorted({(p.id, r.id) for p in policies for r in p.rules if r.plain_language})
+            for of, rule in rules:
+                message = f"{guard.format.name} can't judge rule {rule!r} of policy {of!r}"
+                fix = "use a format that takes plain-language rules: see docs/guards.md"
+                self._problems.append(self._document.problem(("guard", "format"), message, fix))
+        return guard
 
     def _refuse_without_tenants(self) -> None:
         given = self._document.root.value

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from prism.classify.languages import supported
 from prism.policy.compiled import CompiledPolicy, CompiledRule
 from prism.types import Action, Decision, Evidence, Finding, Mode, Stage, TierState
 
 TIER_FAILURE_RULE = "prism.tier_failure"
 """Id under which a failed tier appears among the findings."""
-_EMPTY = Evidence()
+UNKNOWN_LANGUAGE_RULE = "prism.unknown_language"
+"""Id under which a text in a language that the models weren't measured on appears."""
+BUILT_IN = frozenset({TIER_FAILURE_RULE, UNKNOWN_LANGUAGE_RULE})
+"""Findings that say something about the check, not of which category the text is."""
 
 
 def decide(p: Evidence | None, q: Evidence | None, policy: CompiledPolicy) -> Decision:
@@ -19,6 +23,7 @@ def decide(p: Evidence | None, q: Evidence | None, policy: CompiledPolicy) -> De
     findings: list[Finding] = []
     scores: dict[str, float] = {}
     tiers: dict[str, TierState] = {}
+    languages: dict[str, str] = {}
     by_id = {rule.id: rule for rule in policy.rules}
     for stage, evidence in ((Stage.PROMPT, p), (Stage.OUTPUT, q)):
         if evidence is None:
@@ -26,15 +31,20 @@ def decide(p: Evidence | None, q: Evidence | None, policy: CompiledPolicy) -> De
         findings.extend(_matched(stage, evidence, by_id))
         findings.extend(_scored(stage, evidence, policy))
         findings.extend(_failed(stage, evidence, policy))
+        findings.extend(_foreign(stage, evidence, policy))
         for category, score in evidence.scores.items():
             scores[category] = max(score, scores.get(category, 0.0))
         for tier, state in evidence.tiers.items():
             tiers[f"{stage.value}.{tier}"] = state
+        if evidence.language is not None:
+            languages[stage.value] = evidence.language
     enforced = [f.action for f in findings if f.enforced]
     action = max(enforced, default=Action.ALLOW)
     would = max((f.action for f in findings), default=Action.ALLOW)
     message = policy.message() if action is Action.BLOCK else None
-    return Decision(action, would, policy.digest, tuple(findings), scores, tiers, message)
+    return Decision(
+        action, would, policy.digest, tuple(findings), scores, tiers, message, languages
+    )
 
 
 def _matched(stage: Stage, evidence: Evidence, rules: dict[str, CompiledRule]) -> list[Finding]:
@@ -60,7 +70,10 @@ def _scored(stage: Stage, evidence: Evidence, policy: CompiledPolicy) -> list[Fi
     findings = []
     for rule in policy.rules_for(stage):
         threshold = (rule.thresholds or {}).get(stage)
-        score = evidence.scores.get(rule.category)
+        if rule.plain_language is None:
+            score = evidence.scores.get(rule.category)
+        else:
+            score = evidence.answers.get(rule.id)
         if threshold is not None and score is not None and score >= threshold:
             enforced = rule.mode is Mode.ENFORCE
             findings.append(
@@ -75,3 +88,11 @@ def _failed(stage: Stage, evidence: Evidence, policy: CompiledPolicy) -> list[Fi
     action = Action.BLOCK if policy.on_tier_failure == "close" else Action.FLAG
     enforced = policy.mode is Mode.ENFORCE
     return [Finding(TIER_FAILURE_RULE, "tst", stage, action, enforced)]
+
+
+def _foreign(stage: Stage, evidence: Evidence, policy: CompiledPolicy) -> list[Finding]:
+    if policy.unknown_language == "allow" or supported(evidence.language):
+        return []
+    action = Action.parse(policy.unknown_language)
+    enforced = policy.mode is Mode.ENFORCE
+    return [Finding(UNKNOWN_LANGUAGE_RULE, "tst", stage, action, enforced)]

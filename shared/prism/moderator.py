@@ -5,77 +5,74 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from prism.classify.cascade import Asked, Cascade, Reading
+from prism.classify.checkpoints import Checkpoints
+from prism.classify.deadline import Busy
+from prism.classify.models import Models
+from prism.conversation import Prompt, last_turn, prompt_text, readings, turns, views
 from prism.decide import decide
 from prism.match import Matcher, Scanner
-from prism.policy.compiled import CompiledPolicy
 from prism.types import Action, Decision, Evidence, Match, Mode, Released, Stage, TierState
+
+if TYPE_CHECKING:
+    from prism.policy.compiled import CompiledPolicy
 
 PATTERNS = "patterns"
 REDACTED = "[redacted]"
+TURNS = "turns"
+"""In ``via``: seen in the user's turns alone; offsets count in those."""
 _MOST_MATCHES = 256  # kept per stage for the receipt; the verdict counts every one
 _log = logging.getLogger("prism")
 
-Prompt = str | Sequence[Mapping[str, Any]]
-
-
-def prompt_text(prompt: Prompt) -> str:
-    """Return the text of a prompt or of chat messages, one per line, in order.
-
-    Raises ``TypeError`` for shapes that hold text it can't see.
-    """
-    if isinstance(prompt, str):
-        return prompt
-    return "\n".join(part for message in prompt for part in _content(message.get("content")))
-
-
-def _content(content: object) -> list[str]:
-    if content is None:
-        return []
-    if isinstance(content, str):
-        return [content]
-    if isinstance(content, Sequence):
-        parts: list[str] = []
-        for part in content:
-            if isinstance(part, str):
-                parts.append(part)
-            elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
-                parts.append(part["text"])
-            elif not isinstance(part, Mapping):
-                raise TypeError(f"a content part is a {type(part).__name__}, not text")
-        return parts
-    raise TypeError(f"message content is a {type(content).__name__}, not text or a list of parts")
-
 
 class Moderator:
-    """Judges prompts and outputs under one policy. Thread-safe; make one per policy."""
+    """Judges prompts and outputs under one policy. Thread-safe; make one per policy.
 
-    def __init__(self, policy: CompiledPolicy) -> None:
+    ``models`` are the process's shared ones unless given. Raises ``ModelsError`` where a tier that
+    the policy has on can't be loaded.
+    """
+
+    def __init__(self, policy: CompiledPolicy, models: Models | None = None) -> None:
         self.policy = policy
+        self.models = models if models is not None else Models.shared()
+        self.models.require(policy)
+        self.cascades = {stage: Cascade(policy, stage, self.models) for stage in Stage}
         self._matchers = {stage: Matcher.compile(policy, stage) for stage in Stage}
+        self.reads_names = any(matcher.slow for matcher in self._matchers.values())
 
     @classmethod
-    def from_policy(cls, ref: str | Path, *, floor: str | Path | None = None) -> Moderator:
-        """Load a policy file or a shipped policy by name. Raises ``PolicyError``."""
+    def from_policy(
+        cls,
+        ref: str | Path,
+        *,
+        floor: str | Path | None = None,
+        models: Models | None = None,
+    ) -> Moderator:
+        """Load a policy file or a shipped policy by name.
+
+        Raises ``PolicyError`` and ``ModelsError``.
+        """
         from prism.policy import load_policy
 
-        return cls(load_policy(ref, floor=floor))
+        return cls(load_policy(ref, floor=floor), models)
 
     def check_prompt(self, prompt: Prompt) -> Decision:
-        """Return p(x)'s verdict on a text or on chat messages."""
+        """Return p(x)'s verdict on a text or on chat messages. Raises ``Busy``."""
         return self.session().check_prompt(prompt)
 
     async def acheck_prompt(self, prompt: Prompt) -> Decision:
         """Do ``check_prompt`` without blocking the event loop."""
         return await asyncio.to_thread(self.check_prompt, prompt)
 
-    def check_output(self, text: str) -> Decision:
-        """Return q(Y)'s verdict on a whole text."""
+    def check_output(self, text: str, prompt: Prompt | None = None) -> Decision:
+        """Return q(Y)'s verdict on a whole text; ``prompt`` is what it answers, not judged."""
         session = self.session()
+        if prompt is not None:
+            session.answers(prompt)
         session.feed(text)
         session.finish()
         return session.decision
@@ -110,14 +107,21 @@ class _Stream:
     """One choice's channel: what was read, what of it is still held."""
 
     scanner: Scanner
+    marks: Checkpoints | None = None
     held: str = ""
     base: int = 0  # offset of held[0]
+    unread: str = ""  # the end of held: it waits for a checkpoint before it to be settled
     redactions: list[tuple[int, int]] | None = None
     failed: bool = False
 
 
 class Session:
-    """The state of one request: the prompt's verdict, one stream per choice and channel."""
+    """The state of one request: the prompt's verdict, one stream per choice and channel.
+
+    ``check_prompt``, ``feed`` and ``finish`` may wait for a model where :meth:`waits` says so,
+    never longer than its deadline; their async twins don't block the event loop. The prompt and the
+    outputs may be judged in two threads at once; outputs are for one at a time.
+    """
 
     def __init__(
         self, moderator: Moderator, request_id: str, tenant: str, locale: str | None
@@ -126,11 +130,14 @@ class Session:
         self.tenant = tenant
         self._moderator = moderator
         self._locale = locale
+        self._asked = Asked()
         self._streams: dict[tuple[int, str], _Stream] = {}
         self._blocked: set[int] = set()
         self._matches: dict[Stage, list[Match]] = {Stage.PROMPT: [], Stage.OUTPUT: []}
         self._tiers: dict[Stage, dict[str, TierState]] = {Stage.PROMPT: {}, Stage.OUTPUT: {}}
-        self._decision: Decision | None = None
+        self._read: dict[Stage, Reading] = {}
+        self._version = 0  # of what is known: another thread may add to it while one decides
+        self._decision: tuple[int, Decision] | None = None
 
     @property
     def policy(self) -> CompiledPolicy:
@@ -154,56 +161,131 @@ class Session:
     @property
     def decision(self) -> Decision:
         """The verdict on everything seen so far."""
-        if self._decision is None:
-            sides = [
-                Evidence(tuple(self._matches[stage]), tiers=dict(self._tiers[stage]))
-                if self._tiers[stage]
-                else None
-                for stage in Stage
-            ]
-            verdict = decide(sides[0], sides[1], self.policy)
-            if self._blocked and verdict.action is not Action.BLOCK:
-                # An output steered too late, or a refusal by the token layer.
-                verdict = replace(verdict, action=Action.BLOCK, would=Action.BLOCK)
-            message = self.message if verdict.blocked else None
-            self._decision = replace(verdict, message=message)
-        return self._decision
+        known = self._decision
+        if known is not None and known[0] == self._version:
+            return known[1]
+        version = self._version
+        verdict = decide(self._evidence(Stage.PROMPT), self._evidence(Stage.OUTPUT), self.policy)
+        if self._blocked and verdict.action is not Action.BLOCK:
+            # An output steered too late, a score without a place to redact, or a refusal by the
+            # token layer.
+            verdict = replace(verdict, action=Action.BLOCK, would=Action.BLOCK)
+        verdict = replace(verdict, message=self.message if verdict.blocked else None)
+        self._decision = (version, verdict)
+        return verdict
+
+    def _evidence(self, stage: Stage) -> Evidence | None:
+        if not self._tiers[stage]:
+            return None
+        tiers = dict(self._tiers[stage])
+        tiers |= dict.fromkeys(self._moderator.cascades[stage].tiers, TierState.NOT_RUN)
+        read = self._read.get(stage, Reading())
+        tiers |= read.tiers
+        matches = tuple(self._matches[stage])
+        return Evidence(matches, read.scores, tiers, read.rules, read.language)
+
+    def waits(self, chars: int, *, ends: bool = True) -> bool:
+        """Return whether judging ``chars`` more characters may wait for a model.
+
+        Before anything was judged that is the prompt. ``ends=False`` promises that no channel ends
+        with them; ``feed(…, wait=False)`` then never waits where this says so: what a model must
+        see first stays held until the next call.
+        """
+        if self._moderator.reads_names:
+            return True
+        cascades = self._moderator.cascades
+        fresh = not self._tiers[Stage.PROMPT] and not self._streams
+        if fresh and any(cascade.may_wait for cascade in cascades.values()):
+            return True
+        if not cascades[Stage.OUTPUT].may_wait:
+            return False
+        if ends:
+            return True
+        # Where text flows now, a checkpoint that turns out doubtful can wait for the next call.
+        return any(s.marks is not None and not s.marks.sure for s in self._streams.values())
+
+    def answers(self, prompt: Prompt) -> None:
+        """Say what the outputs answer. ``check_prompt`` does too, and judges it."""
+        self._asked = Asked(tuple(turns(prompt)), last_turn(prompt))
 
     def check_prompt(self, prompt: Prompt) -> Decision:
-        """Judge the prompt. On a failure inside, the policy decides; by default it is blocked."""
+        """Judge the prompt. On a failure inside, the policy decides; by default it is blocked.
+
+        Raises ``Busy`` where no model thread will come free: then nothing was judged.
+        """
         state = TierState.RAN
         matches: list[Match] = []
         try:
-            scanner = self._moderator.scanner(Stage.PROMPT)
-            matches = scanner.feed(prompt_text(prompt)) + scanner.finish()
+            for number, text in enumerate(views(prompt)):
+                scanner = self._moderator.scanner(Stage.PROMPT)
+                found = scanner.feed(text) + scanner.finish()
+                seen = {match.rule for match in matches}
+                if number:
+                    found = [replace(m, via=(*m.via, TURNS)) for m in found if m.rule not in seen]
+                matches += found
         except Exception:
             _log.exception("the prompt check of %s failed", self.id)
             state = TierState.FAILED
         self._note(Stage.PROMPT, matches, state)
+        cascade = self._moderator.cascades[Stage.PROMPT]
+        if state is TierState.RAN:
+            self.answers(prompt)
+            if cascade.active:
+                self._score(Stage.PROMPT, self._prompt_scores(cascade, prompt))
         return self.decision
 
-    def feed(self, text: str, choice: int = 0, channel: str = "content") -> Released:
-        """Read more of an output; return what of it may go to the client now."""
-        return self._step(text, choice, channel, final=False)
+    async def acheck_prompt(self, prompt: Prompt) -> Decision:
+        """Do ``check_prompt`` without blocking the event loop."""
+        return await asyncio.to_thread(self.check_prompt, prompt)
+
+    def _prompt_scores(self, cascade: Cascade, prompt: Prompt) -> Reading:
+        try:
+            blocked = lambda: self.decision.blocked  # noqa: E731
+            return cascade.prompt(readings(prompt), self._asked, blocked=blocked)
+        except Busy:
+            raise
+        except Exception:
+            return cascade.failed("score")
+
+    def feed(
+        self, text: str, choice: int = 0, channel: str = "content", *, wait: bool = True
+    ) -> Released:
+        """Read more of an output; return what of it may go to the client now.
+
+        ``wait=False``: don't wait for a model; see :meth:`waits`.
+        """
+        return self._step(text, choice, channel, final=False, wait=wait)
 
     def finish(self, choice: int = 0, channel: str = "content") -> Released:
         """End an output's channel; return the rest that may go to the client."""
-        return self._step("", choice, channel, final=True)
+        return self._step("", choice, channel, final=True, wait=True)
+
+    async def afeed(self, text: str, choice: int = 0, channel: str = "content") -> Released:
+        """Do ``feed`` without blocking the event loop."""
+        if self.waits(len(text), ends=False):
+            return await asyncio.to_thread(self.feed, text, choice, channel)
+        return self.feed(text, choice, channel, wait=False)
+
+    async def afinish(self, choice: int = 0, channel: str = "content") -> Released:
+        """Do ``finish`` without blocking the event loop."""
+        if self.waits(0):
+            return await asyncio.to_thread(self.finish, choice, channel)
+        return self.finish(choice, channel)
 
     def block(self, choice: int = 0) -> None:
         """Record that ``choice`` was refused elsewhere (by the token layer)."""
         self._blocked.add(choice)
-        self._decision = None
+        self._version += 1
 
-    def _step(self, text: str, choice: int, channel: str, *, final: bool) -> Released:
+    def _step(self, text: str, choice: int, channel: str, *, final: bool, wait: bool) -> Released:
         if choice in self._blocked:
             return Released("", True, self.decision)
         stream = self._streams.get((choice, channel))
         try:
             if stream is None:
-                stream = _Stream(self._moderator.scanner(Stage.OUTPUT))
+                stream = self._open()
                 self._streams[choice, channel] = stream
-            released = self._advance(stream, text, choice, final=final)
+            released = self._advance(stream, text, choice, final=final, wait=wait)
         except Exception:
             _log.exception("the output check of %s failed", self.id)
             self._note(Stage.OUTPUT, [], TierState.FAILED)
@@ -216,29 +298,109 @@ class Session:
             released, stream.held = stream.held, ""
         return Released(released, choice in self._blocked, self.decision)
 
-    def _advance(self, stream: _Stream, text: str, choice: int, *, final: bool) -> str:
+    def _open(self) -> _Stream:
+        scanner = self._moderator.scanner(Stage.OUTPUT)
+        cascade = self._moderator.cascades[Stage.OUTPUT]
+        return _Stream(scanner, Checkpoints(cascade, self._asked) if cascade.active else None)
+
+    def _advance(self, stream: _Stream, text: str, choice: int, *, final: bool, wait: bool) -> str:
         if stream.failed:  # the policy opens on failure: the rest passes unread
             return text
         stream.held += text  # first: what follows may raise
+        marks = stream.marks
+        if marks is None:
+            limit = self._match(stream, text, choice, final=final)
+        elif not final and not stream.unread and len(text) < marks.room:
+            limit = self._match(stream, text, choice)
+            self._mark(marks, text, choice, limit)
+            limit = min(limit, marks.limit)
+        else:
+            limit = self._walk(stream, marks, text, choice, final=final, wait=wait)
+        return self._take(stream, limit)
+
+    def _match(self, stream: _Stream, text: str, choice: int, *, final: bool = False) -> int:
+        """Look for patterns in more text; return how far it may go out as far as those go."""
         matches = stream.scanner.feed(text) if text else []
         if final:
             matches += stream.scanner.finish()
         self._note(Stage.OUTPUT, matches, TierState.RAN)
         end = stream.scanner.read
         limit = end if final else stream.scanner.hold_from
+        if not matches:
+            return limit
         stops = [m.start for m in matches if self._moderator.stopping(m.rule)]
         if stops:
             limit = min(limit, *stops)
-            self._blocked.add(choice)
-            self._decision = None
+            self.block(choice)
         for match in matches:
             if self._moderator.redacting(match.rule):
                 stream.redactions = [*(stream.redactions or []), (match.start, match.end)]
-        return self._take(stream, limit)
+        return limit
+
+    def _walk(
+        self,
+        stream: _Stream,
+        marks: Checkpoints,
+        text: str,
+        choice: int,
+        *,
+        final: bool,
+        wait: bool,
+    ) -> int:
+        """Read from checkpoint to checkpoint; each is settled before what follows it is read."""
+        unread = stream.unread + text
+        limit, at = stream.base, 0
+        while True:
+            if not marks.room:
+                if not wait and marks.doubtful():
+                    break
+                if not self._settle(marks, choice):
+                    return min(limit, marks.passed)
+            piece = unread[at : at + marks.room]
+            if not piece:
+                break
+            at += len(piece)
+            limit = self._match(stream, piece, choice)
+            self._mark(marks, piece, choice, limit)
+            if choice in self._blocked:
+                return min(limit, marks.limit)
+        stream.unread = unread[at:]
+        if final:
+            limit = self._match(stream, "", choice, final=True)
+            if choice not in self._blocked and marks.passed < marks.position:
+                self._settle(marks, choice)
+            self._score(Stage.OUTPUT, marks.reading)
+        return min(limit, marks.limit)
+
+    def _mark(self, marks: Checkpoints, text: str, choice: int, limit: int) -> None:
+        """Let the score tiers read ``text`` too; of a blocked choice only what may still go out."""
+        if choice not in self._blocked:
+            marks.read(text)
+        elif limit > marks.position:
+            marks.read(text[: limit - marks.position])
+            marks.glance()
+
+    def _settle(self, marks: Checkpoints, choice: int) -> bool:
+        passes = marks.settle()
+        if not marks.quiet:  # how high harmless scores were can wait for the end
+            self._score(Stage.OUTPUT, marks.reading)
+        if not passes:
+            self.block(choice)
+        return passes
+
+    def _score(self, stage: Stage, reading: Reading) -> None:
+        known = self._read.get(stage)
+        worst = reading if known is None else known.worst(reading)
+        if worst != known:
+            self._read[stage] = worst
+            self._version += 1
 
     @staticmethod
     def _take(stream: _Stream, limit: int) -> str:
         """Cut what lies before ``limit`` from the held text, redactions done."""
+        if not stream.redactions and limit >= stream.base + len(stream.held):  # as a rule
+            text, stream.held, stream.base = stream.held, "", stream.base + len(stream.held)
+            return text
         spans = sorted(stream.redactions or [])
         out: list[str] = []
         position = stream.base
@@ -261,15 +423,20 @@ class Session:
 
     def _note(self, stage: Stage, matches: list[Match], state: TierState) -> None:
         tiers = self._tiers[stage]
-        if matches or tiers.get(PATTERNS) is not state:
-            self._decision = None
-        if tiers.get(PATTERNS) is not TierState.FAILED:
+        known = tiers.get(PATTERNS)
+        if not matches and known is state:
+            return
+        if known is not TierState.FAILED:
             tiers[PATTERNS] = state
         kept = self._matches[stage]
         for match in matches:
             # A flood of flagged words must not push out the one match that decides.
             if len(kept) < _MOST_MATCHES or self._decides(match, kept):
                 kept.append(match)
+        self._version += 1
 
     def _decides(self, match: Match, kept: list[Match]) -> bool:
         return all(match.rule != other.rule for other in kept)
+
+
+__all__ = ["PATTERNS", "REDACTED", "Moderator", "Prompt", "Session", "prompt_text"]

@@ -28,6 +28,9 @@ from prism.documents import (
 SELFTEST_CATEGORY = "tst"
 """The category of the built-in self-test rule; no policy may use it."""
 
+HARM = "harm"
+"""Not a category: the score models' overall probability of harm, injection apart."""
+
 
 class TaxonomyError(ProblemsError):
     """The shipped taxonomy or register is damaged; see ``problems``."""

@@ -30,28 +30,34 @@ class Action(IntEnum):
         return self.name.lower()
 
 
-class Stage(StrEnum):
+class Word(StrEnum):
+    """Names that hash as the words they equal, which is also much faster than ``Enum``'s own."""
+
+    __hash__ = str.__hash__
+
+
+class Stage(Word):
     """Which of the two modular functions of the paper a rule belongs to: p(x) or q(Y)."""
 
     PROMPT = "prompt"
     OUTPUT = "output"
 
 
-class Mode(StrEnum):
+class Mode(Word):
     """``monitor`` records what ``enforce`` would have done and changes nothing."""
 
     MONITOR = "monitor"
     ENFORCE = "enforce"
 
 
-class Boundary(StrEnum):
+class Boundary(Word):
     """Where a phrase may begin and end: at word boundaries, or anywhere."""
 
     NONE = "none"
     WORD = "word"
 
 
-class Disguise(StrEnum):
+class Disguise(Word):
     """A way of hiding a phrase that a rule sees through."""
 
     SPACING = "spacing"  # z e p h y r, z.e.p.h.y.r, zephyrlantern
@@ -64,7 +70,7 @@ class Disguise(StrEnum):
     ESCAPES = "escapes"  # %7a, &#122;, \u007a, \x7a
 
 
-class TierState(StrEnum):
+class TierState(Word):
     """What became of a tier in one check. ``not_run`` is never ``passed``."""
 
     RAN = "ran"
@@ -85,11 +91,17 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What p(x) or q(Y) found in one text: matches of rules, scores per category, tiers run."""
+    """What p(x) or q(Y) found in one text: matches of rules, scores per category, tiers run.
+
+    ``answers`` are a guard's scores per plain-language rule; ``language`` is a code of
+    ``prism.classify.languages``, ``None`` where nobody looked.
+    """
 
     matches: tuple[Match, ...] = ()
     scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     tiers: Mapping[str, TierState] = field(default_factory=lambda: MappingProxyType({}))
+    answers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +121,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The verdict. ``action`` is what is done; ``would`` is what monitor-mode rules ask for too."""
+    """The verdict. ``action`` is what is done; ``would`` is what monitor-mode rules ask for too.
+
+    ``scores`` are the higher of both stages, ``tiers`` have keys such as ``prompt.sketch``, and
+    ``languages`` has one per stage that was looked at.
+    """
 
     action: Action
     would: Action
@@ -118,6 +134,7 @@ class Decision:
     scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     tiers: Mapping[str, TierState] = field(default_factory=lambda: MappingProxyType({}))
     message: str | None = None  # for the user; set when blocked
+    languages: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def blocked(self) -> bool:

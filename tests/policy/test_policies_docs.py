@@ -11,6 +11,7 @@ from prism.policy.lint import lint
 from prism.policy.model import PolicyFile, RuleEntry
 from prism.policy.testing import TestEntry, load_suite, run_suite
 from prism.taxonomy import SELFTEST_CATEGORY, RiskEntry, taxonomy
+from prism.types import Stage
 
 DOCS = Path(__file__).parents[2] / "docs" / "policies.md"
 TEXT = DOCS.read_text(encoding="utf-8")
@@ -25,15 +26,23 @@ def test_the_example_policy_and_its_tests(write):
     assert [o.why for o in outcomes] == [""] * 4
 
 
+def test_the_policy_with_scores(write):
+    write(BLOCKS[2], "workshop.yaml")
+    assert lint("workshop.yaml") == ()
+    policy = load_policy("workshop.yaml")
+    assert policy.rule("fraud-scored").thresholds == {Stage.PROMPT: 0.8}
+    assert policy.tiers == {"sketch": "on", "encoder": "on", "guard": "off"}
+
+
 def test_the_inheriting_policy(write):
-    write(BLOCKS[2], "newsroom.yaml")
+    write(BLOCKS[3], "newsroom.yaml")
     assert lint("newsroom.yaml") == ()
     assert load_policy("newsroom.yaml").id == "newsroom"
 
 
 def test_the_configuration_file(write):
     write(BLOCKS[0], "house.yaml")
-    write(BLOCKS[3], "prism.yaml")
+    write(BLOCKS[4], "prism.yaml")
     assert Settings.load("prism.yaml").policy.rule("more-cyber")
 
 

@@ -34,6 +34,12 @@ def changes(write, old: str, new: str) -> list[tuple[str, str, str]]:
         ("redact", "allow", [("r", "", "looser")]),
         ("id: a\n", "id: a\nmessages: {en: No.}\n", [("", "messages.en", "wording")]),
         ("id: a\n", "id: a\non_tier_failure: open\n", [("", "on_tier_failure", "looser")]),
+        ("id: a\n", "id: a\ntiers: {sketch: on}\n", [("", "tiers.sketch", "stricter")]),
+        (
+            "id: a\n",
+            "id: a\nunknown_language: flag\n",
+            [("", "unknown_language", "stricter")],
+        ),
     ],
 )
 def test_direction(write, was, now, expected):

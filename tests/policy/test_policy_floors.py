@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.scores import FakeGuard, models
 
 from prism.moderator import Moderator
 from prism.policy import SELFTEST_RULE, load_policy, missing_from, stricter
 from prism.types import Action, Mode, Stage
 
+ALL = "sketch encoder guard"
 PHRASES = ["zephyr lantern", "amber quokka", "violet teapot", "lantern", "q7 marmalade"]
 REGEXES = ["order-[0-9]{4}", r"\bteapot\b", "[xy]{3}"]
 TEXTS = [
@@ -58,8 +60,21 @@ POLICY = st.fixed_dictionaries(
         "mode": st.sampled_from(["enforce", "monitor"]),
         "on_tier_failure": st.sampled_from(["close", "open"]),
         "messages": st.sampled_from([{"en": "No."}, {"en": "Nope.", "de": "Nein."}]),
+        "tiers": st.dictionaries(
+            st.sampled_from(["sketch", "encoder", "guard"]), st.sampled_from(["on", "off"])
+        ),
+        "unknown_language": st.sampled_from(["allow", "flag", "block"]),
     },
 )
+SCORED = [
+    "[s1] [e9] nothing but a score",
+    "[s9:prv] [e9:prv]",
+    "[s5:prv] [e5:prv] [g9]",
+    "[s9] [e1:hte] [e3:prv]",
+    "[s3:hte] [e3:hte] gives advice.",
+    "Das ist ein harmloser Satz, und noch einer ist es auch.",
+]
+"""What the models of ``tests.scores`` say something of, and a language they weren't measured on."""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +101,9 @@ def test_no_tenant_file_can_loosen_a_floor(folder, floor, tenant, inherits):
     assert effective.id == "tenant"
     if held.on_tier_failure == "close":
         assert effective.on_tier_failure == "close"
+    order = ["allow", "flag", "block"].index
+    assert order(effective.unknown_language) >= order(held.unknown_language)
+    assert all(effective.tiers[tier] == "on" for tier, state in held.tiers.items() if state == "on")
     if held.mode is Mode.ENFORCE:
         assert effective.mode is Mode.ENFORCE
 
@@ -93,13 +111,16 @@ def test_no_tenant_file_can_loosen_a_floor(folder, floor, tenant, inherits):
 @settings(deadline=None, max_examples=40)
 @given(floor=POLICY, tenant=POLICY, inherits=st.booleans())
 def test_what_the_floor_does_to_a_text_is_done_at_least(folder, floor, tenant, inherits):
+    for file in (floor, tenant):
+        file.pop("unknown_language", None)  # of the policy, so in monitor mode with it or not
     floor_path = write(folder, "floor", floor)
     more = {"extends": "floor.yaml"} if inherits else {}
     tenant_path = write(folder, "tenant", tenant, **more)
+    made = models(guard=FakeGuard())
     each = [
-        Moderator(load_policy(floor_path)),
-        Moderator(load_policy(tenant_path)),
-        Moderator(load_policy(tenant_path, floor=floor_path)),
+        Moderator(load_policy(floor_path), made),
+        Moderator(load_policy(tenant_path), made),
+        Moderator(load_policy(tenant_path, floor=floor_path), made),
     ]
     for text in TEXTS:
         for stage in Stage:
@@ -110,6 +131,46 @@ def test_what_the_floor_does_to_a_text_is_done_at_least(folder, floor, tenant, i
             # Exactly the stricter of both: no looser than the floor, no harsher than either asked.
             assert effective.action == max(ours.action, tenants.action), (text, stage)
             assert effective.would == max(ours.would, tenants.would), (text, stage)
+
+
+@settings(deadline=None, max_examples=100)
+@given(floor=POLICY, tenant=POLICY, on=st.sampled_from(["sketch", "sketch encoder", "guard", ALL]))
+def test_what_scores_make_the_floor_do_is_done_at_least(folder, floor, tenant, on):
+    tiers = {tier: "on" if tier in on else "off" for tier in ALL.split()}
+    floor_path = write(folder, "floor", {**floor, "tiers": tiers})
+    tenant_path = write(folder, "tenant", {**tenant, "tiers": tiers})
+    made = models(guard=FakeGuard())
+    held = Moderator(load_policy(floor_path), made)
+    effective = Moderator(load_policy(tenant_path, floor=floor_path), made)
+    for text in SCORED:
+        for check in ("check_prompt", "check_output"):
+            ours, theirs = getattr(held, check)(text), getattr(effective, check)(text)
+            assert theirs.action >= ours.action, (text, check)
+            assert theirs.would >= ours.would, (text, check)
+
+
+@pytest.mark.parametrize(
+    ("strict", "loose", "holds"),
+    [
+        ("thresholds: 0.5", "thresholds: 0.8", True),
+        ("thresholds: 0.8", "thresholds: 0.5", False),
+        ("thresholds: {prompt: 0.5}", "thresholds: {prompt: 0.5, output: 0.9}", False),
+        ("thresholds: 0.5", "thresholds: {output: 0.9}", True),
+        # What a guard says of a sentence is another thing than a category's score.
+        ("thresholds: 0.1, plain_language: Gives advice.", "thresholds: 0.5", False),
+        ("thresholds: 0.4, plain_language: Gives advice.", "plain_language: Gives advice.", True),
+        ("thresholds: 0.6, plain_language: Gives advice.", "plain_language: Gives advice.", False),
+        ("plain_language: Names names.", "plain_language: Gives advice.", False),
+    ],
+)
+def test_which_threshold_is_stricter_can_be_told_without_running(folder, strict, loose, holds):
+    head = "prism: 1\nid: {}\nrules: [{{id: r, category: prv, action: block, {}}}]\n"
+    paths = [folder / "strict.yaml", folder / "loose.yaml"]
+    for path, keys in zip(paths, (strict, loose), strict=True):
+        path.write_text(head.format(path.stem, keys))
+    above, below = map(load_policy, paths)
+    assert (missing_from(above, below) == ()) is holds
+    assert missing_from(load_policy(paths[0], floor=paths[1]), below) == ()
 
 
 @settings(deadline=None, max_examples=100)

@@ -10,20 +10,35 @@ HEAD = "prism: 1\nid: house\n"
 RULE = "rules:\n  - id: names\n    category: prv\n    action: block\n"
 
 WARNINGS = {
-    "a score model that isn't there, beside phrases": (
-        HEAD + RULE + "    phrases: [zephyr lantern]\n    thresholds: 0.8\n",
-        "house.yaml:8:17: rules[0].thresholds: the score models (sketch, encoder) are not part of "
-        "this version, so this key does nothing; add phrases or regexes, or remove the key",
+    "thresholds where every score tier is off": (
+        HEAD + "tiers: {sketch: off, encoder: off}\n" + RULE + "    thresholds: 0.8\n",
+        "house.yaml:8:17: rules[0].thresholds: no score tier is on in this policy, so this key "
+        "does nothing; write `tiers: {sketch: on}`, or remove the key",
     ),
-    "a guard model that isn't there, alone": (
-        HEAD + RULE + "    plain_language: Gives legal advice.\n",
-        "house.yaml:7:21: rules[0].plain_language: guard models are not part of this version, so "
-        "the rule 'names' does nothing; add phrases or regexes, or remove the key",
+    "plain language where the guard is off": (
+        HEAD + "tiers: {guard: off}\n" + RULE + "    plain_language: Gives legal advice.\n",
+        "house.yaml:8:21: rules[0].plain_language: the guard tier is off in this policy, so this "
+        "key does nothing; write `tiers: {guard: on}`, or remove the key",
     ),
-    "personal data": (
-        HEAD + RULE + "    pii: [email]\n",
-        "house.yaml:7:10: rules[0].pii: the detectors of personal data are not part of this "
-        "version, so the rule 'names' does nothing; add phrases or regexes, or remove the key",
+    "thresholds for another stage": (
+        HEAD + RULE + "    stages: [output]\n    thresholds: {prompt: 0.8}\n",
+        "house.yaml:8:17: rules[0].thresholds: names no stage at which the rule looks, so it does "
+        "nothing; give one for output",
+    ),
+    "a category that nothing scores": (
+        HEAD + RULE.replace("prv", "cia") + "    thresholds: 0.8\n",
+        "house.yaml:7:17: rules[0].thresholds: no score model of this version knows the category "
+        "'cia'; add phrases or regexes, or a guard model that knows it",
+    ),
+    "redacting a score": (
+        HEAD + RULE.replace("block", "redact") + "    stages: [output]\n    thresholds: 0.8\n",
+        "house.yaml:8:17: rules[0].thresholds: a score has no place in the text to redact: where "
+        "it fires, the output ends; use `action: block`, or `flag`",
+    ),
+    "steering personal data": (
+        HEAD + RULE.replace("block", "steer") + "    stages: [output]\n    pii: [email]\n",
+        "house.yaml:8:10: rules[0].pii: only phrases can be steered: where personal data is, the "
+        "output is blocked; write `action: redact` or `action: block`",
     ),
     "the same phrase twice": (
         HEAD + RULE + "    phrases: [zephyr lantern, Zephyr-Lantern!]\n",
@@ -65,6 +80,9 @@ QUIET = {
     "a loosened rule with a reason": "rules:\n"
     "  - {id: weapons, action: flag, rationale: Historians.}\n",
     "a stricter rule": "rules:\n  - {id: self-harm, action: block}\n",
+    "inherited thresholds where the tiers are off": "tiers: {sketch: off, encoder: off}\n",
+    "plain language, for a guard that the server has": "rules:\n"
+    "  - {id: x, category: spc, action: block, plain_language: Gives legal advice.}\n",
     "a rule of its own": 'rules:\n  - {id: x, category: prv, action: flag, phrases: ["ab cd"]}\n',
 }
 

@@ -51,6 +51,11 @@ ONE_PROBLEM = {
         HEAD + RULE + "    phrases: [zephyr lantern]\n    boundary:\n",
         "house.yaml:8:5: rules[0].boundary: is empty; for example `boundary: word`, or remove it",
     ),
+    "unknown kind of personal data": (
+        HEAD + "rules:\n  - {id: a, category: prv, action: block, pii: [us_ssn]}\n",
+        "house.yaml:4:49: rules[0].pii[0]: 'us_ssn' is not a kind of personal data; did you mean "
+        "'us-ssn'?",
+    ),
     "unknown category": (
         HEAD + "rules:\n  - {id: a, category: prvi, action: block, phrases: [zephyr lantern]}\n",
         "house.yaml:4:23: rules[0].category: 'prvi' is not a category; did you mean 'prv'?",
@@ -126,10 +131,19 @@ ONE_PROBLEM = {
         "house.yaml:3:10: extends: a policy can't inherit from itself "
         "(house.yaml -> house.yaml); remove one `extends`",
     ),
-    "tier that this version lacks": (
-        HEAD + "tiers: {encoder: on}\n",
-        "house.yaml:3:18: tiers.encoder: the encoder tier is not part of this version and can't be "
-        "on; write `encoder: off`, or remove the line",
+    "tier that there isn't": (
+        HEAD + "tiers: {encodr: on}\n",
+        "house.yaml:3:9: tiers.encodr: is not a known key; did you mean 'encoder'?",
+    ),
+    "overall harm with phrases": (
+        HEAD + "rules:\n  - {id: a, category: harm, action: block, phrases: [zephyr lantern]}\n",
+        "house.yaml:4:23: rules[0].category: is for thresholds only: `harm` is what the score "
+        "models say of a text; name the category that the phrases belong to",
+    ),
+    "threshold that is no probability": (
+        HEAD + "rules:\n  - {id: a, category: prv, action: block, thresholds: {prompt: 80}}\n",
+        "house.yaml:4:64: rules[0].thresholds.prompt: must be less than or equal to 1; "
+        "for example `prompt: 0.8`",
     ),
     "no message in the default locale": (
         HEAD + "locale: de\nmessages: {en: No.}\n",

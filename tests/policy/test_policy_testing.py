@@ -39,12 +39,16 @@ def test_what_fails_and_why(write):
         "  - {name: a, stage: prompt, text: my zephyr lantern, expect: flag}\n"
         "  - {name: b, stage: prompt, text: zephyr lantern, expect: block, rule: trial}\n"
         "  - {name: c, stage: output, text: order-1234, expect: redact, redacted: gone}\n"
-        "  - {name: d, stage: prompt, text: amber, expect: allow, would: block}\n",
+        "  - {name: d, stage: prompt, text: amber, expect: allow, would: block}\n"
+        "  - {name: e, stage: prompt, text: zephyr lantern, expect: [allow, flag]}\n"
+        "  - {name: f, stage: prompt, text: zephyr lantern, expect: [flag, block]}\n",
     ) == [
         "expected flag, got block",
         "the rule trial did not fire",
         "expected 'gone', got '[redacted]'",
         "expected that it would block, got allow",
+        "expected allow or flag, got block",
+        "",
     ]
 
 

@@ -223,7 +223,7 @@ WRONG = {
     "override with an unknown key": (
         HEAD + "overrides: {extends: default}\n",
         "tenants/acme.yaml:3:13: overrides.extends: is not a known key; the keys here are "
-        "locale, messages, tiers, on_tier_failure, watermark, rules",
+        "locale, messages, tiers, on_tier_failure, unknown_language, watermark, rules",
     ),
     "override without a message": (
         HEAD + "overrides: {locale: de}\n",

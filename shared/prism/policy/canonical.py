@@ -49,6 +49,7 @@ def canonical(policy: CompiledPolicy) -> dict[str, Any]:
         "tiers": dict(policy.tiers),
         "on_tier_failure": policy.on_tier_failure,
         "watermark": policy.watermark,
+        "unknown_language": policy.unknown_language,
     }
 
 

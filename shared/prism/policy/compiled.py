@@ -54,6 +54,7 @@ class CompiledPolicy:
     tiers: Mapping[str, str]  # tier name -> "off" | "on"
     on_tier_failure: str  # "close" | "open"
     watermark: str = "off"  # "off" | "required"
+    unknown_language: str = "allow"  # "allow" | "flag" | "block"
 
     def rule(self, rule_id: str) -> CompiledRule:
         """Return the rule with that id. Raises ``KeyError``."""

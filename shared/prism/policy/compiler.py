@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from prism.policy.compiled import (
 from prism.policy.compose import Composed, ComposedRule, apply_floor, compose
 from prism.policy.errors import PolicyError
 from prism.policy.loader import read_layers
-from prism.policy.model import TIERS, RegexEntry, Thresholds
+from prism.policy.model import PLAIN_LANGUAGE_THRESHOLD, TIERS, RegexEntry, Thresholds
 from prism.taxonomy import SELFTEST_CATEGORY
 from prism.types import Action, Boundary, Disguise, Mode, Stage
 
@@ -87,7 +87,6 @@ def _compile(composed: Composed) -> tuple[CompiledPolicy, list[Problem]]:
         messages = {DEFAULT_LOCALE: DEFAULT_MESSAGE}
     if locale not in messages:
         problems.append(_no_message(composed, locale, messages))
-    tiers = composed.group("tiers")
     policy = CompiledPolicy(
         id=composed.id,
         digest="",
@@ -95,11 +94,25 @@ def _compile(composed: Composed) -> tuple[CompiledPolicy, list[Problem]]:
         rules=tuple(sorted([*in_effect, _SELFTEST], key=lambda r: r.id)),
         messages=MappingProxyType(dict(sorted(messages.items()))),
         locale=locale,
-        tiers=MappingProxyType({t: tiers[t].value if t in tiers else "off" for t in TIERS}),
+        tiers=_tiers(composed, in_effect),
         on_tier_failure=keys["on_tier_failure"].value if "on_tier_failure" in keys else "close",
         watermark=keys["watermark"].value if "watermark" in keys else "off",
+        unknown_language=str(keys["unknown_language"].value)
+        if "unknown_language" in keys
+        else "allow",
     )
     return with_digest(policy), problems
+
+
+def _tiers(composed: Composed, rules: Sequence[CompiledRule]) -> Mapping[str, str]:
+    """Return what is on: what the files say, else what the rules need."""
+    said = composed.group("tiers")
+    scored = any(rule.thresholds and rule.plain_language is None for rule in rules)
+    plain = any(rule.plain_language is not None for rule in rules)
+    needed = {"sketch": scored, "encoder": scored, "guard": plain}
+    return MappingProxyType(
+        {t: str(said[t].value) if t in said else "on" if needed[t] else "off" for t in TIERS}
+    )
 
 
 def _no_message(composed: Composed, locale: str, messages: Mapping[str, str]) -> Problem:
@@ -114,7 +127,6 @@ def _rule(rule: ComposedRule) -> CompiledRule | None:
     """Return ``rule`` frozen; ``None`` where it lacks what only inheritance could have given."""
     if "category" not in rule.keys or "action" not in rule.keys:
         return None
-    thresholds: Thresholds | None = rule.get("thresholds")
     disguises = rule.get("disguises", [d.value for d in Disguise])
     return CompiledRule(
         id=rule.id,
@@ -126,17 +138,37 @@ def _rule(rule: ComposedRule) -> CompiledRule | None:
         boundary=Boundary(rule.get("boundary", "word")),
         disguises=frozenset(map(Disguise, disguises)),
         regexes=_regexes(rule),
-        thresholds=_scores(thresholds),
+        thresholds=_scores(rule),
         plain_language=rule.get("plain_language"),
-        pii=tuple(sorted(set(rule.get("pii", [])))),
+        pii=_kinds(rule.get("pii", [])),
     )
 
 
-def _scores(thresholds: Thresholds | None) -> Mapping[Stage, float] | None:
-    if thresholds is None:
+def _scores(rule: ComposedRule) -> Mapping[Stage, float] | None:
+    """Return from which score on ``rule`` fires, at each of its stages.
+
+    Those of a rule in plain language count for the guard's answer to it.
+    """
+    thresholds: Thresholds | None = rule.get("thresholds")
+    plain = rule.get("plain_language") is not None
+    if thresholds is None and not plain:
         return None
-    given = {Stage.PROMPT: thresholds.prompt, Stage.OUTPUT: thresholds.output}
-    return MappingProxyType({stage: score for stage, score in given.items() if score is not None})
+    said = {} if thresholds is None else thresholds.model_dump(exclude_none=True)
+    scores: dict[Stage, float] = {}
+    for name in rule.get("stages", ["prompt", "output"]):
+        if name in said:
+            scores[Stage(name)] = said[name]
+        elif plain:
+            scores[Stage(name)] = PLAIN_LANGUAGE_THRESHOLD
+    return MappingProxyType({stage: scores[stage] for stage in Stage if stage in scores})
+
+
+def _kinds(names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    from prism.match.pii.kinds import expand  # late, as below
+
+    return expand(names)
 
 
 def _regexes(rule: ComposedRule) -> tuple[CompiledRegex, ...]:

@@ -24,9 +24,13 @@ from prism.policy.canonical import canonical_rule, with_digest
 from prism.policy.compiled import CompiledPolicy, CompiledRule
 from prism.policy.loader import Layer
 from prism.policy.model import RuleEntry, Tiers
+from prism.taxonomy import HARM
 from prism.types import Boundary, Mode, Stage
 
 DETECTORS = ("phrases", "regexes", "thresholds", "plain_language", "pii")
+UNKNOWN_LANGUAGE = ("allow", "flag", "block")
+"""What a policy may do with a text in a language that the models don't know, loosest first."""
+
 _ABOUT = frozenset({"prism", "id", "title", "extends", "rationale", "dissent", "approvers"})
 """Keys of a policy file that say something about that file and are not inherited."""
 
@@ -143,6 +147,17 @@ def _incomplete(rule: ComposedRule, rules: Mapping[str, ComposedRule]) -> Iterab
             f"the rule {rule.id!r} looks for nothing",
             f'add `phrases: ["zephyr lantern"]` or `regexes: […]`{meant}',
         )
+    if rule.get("category") == HARM:
+        for key in ("phrases", "regexes", "pii", "plain_language"):
+            if rule.get(key):
+                message = "is for thresholds only: `harm` is what the score models say of a text"
+                where = rule.keys["category"]
+                yield where.problem(message, f"name the category that the {key} belong to")
+
+
+def _scored(rule: CompiledRule) -> bool:
+    """Return whether a model can make it fire: on the category, or on what its sentence says."""
+    return rule.plain_language is not None or bool(rule.thresholds)
 
 
 def _thresholds_reach(strict: CompiledRule, loose: CompiledRule) -> bool:
@@ -163,7 +178,7 @@ def dominates(strict: CompiledRule, loose: CompiledRule) -> bool:
         and set(strict.phrases) >= set(loose.phrases)
         and set(strict.regexes) >= set(loose.regexes)
         and set(strict.pii) >= set(loose.pii)
-        and (loose.plain_language is None or strict.plain_language == loose.plain_language)
+        and (not _scored(loose) or strict.plain_language == loose.plain_language)
         and _thresholds_reach(strict, loose)
     )
 
@@ -232,6 +247,7 @@ def stricter(a: CompiledPolicy, b: CompiledPolicy) -> CompiledPolicy:
         for name in sorted({*a.tiers, *b.tiers})
     }
     close = "close" in (a.on_tier_failure, b.on_tier_failure)
+    foreign = max(a.unknown_language, b.unknown_language, key=UNKNOWN_LANGUAGE.index)
     marked = "required" in (a.watermark, b.watermark)
     return with_digest(
         CompiledPolicy(
@@ -244,6 +260,7 @@ def stricter(a: CompiledPolicy, b: CompiledPolicy) -> CompiledPolicy:
             tiers=MappingProxyType(tiers),
             on_tier_failure="close" if close else "open",
             watermark="required" if marked else "off",
+            unknown_language=foreign,
         )
     )
 

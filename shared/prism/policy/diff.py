@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from prism.policy.canonical import canonical, canonical_rule
 from prism.policy.compiled import CompiledPolicy, CompiledRule
-from prism.policy.compose import dominates
+from prism.policy.compose import UNKNOWN_LANGUAGE, dominates
 
 Direction = Literal["stricter", "looser", "mixed", "wording"]
 
@@ -52,6 +52,9 @@ def _own_keys(old: CompiledPolicy, new: CompiledPolicy) -> list[Change]:
             direction = "stricter" if now == _STRICTER[key] else "looser"
         elif key.startswith("tiers."):
             direction = "stricter" if now == "on" else "looser"
+        elif key == "unknown_language":
+            order = UNKNOWN_LANGUAGE.index
+            direction = "stricter" if order(str(now)) > order(str(was)) else "looser"
         changes.append(Change("", key, was, now, direction))
     return changes
 

@@ -14,16 +14,14 @@ from prism.documents import Document, Problem, ProblemsError, read, validate
 from prism.policy.compiled import CompiledPolicy
 from prism.policy.compiler import compile_policy, compose_policy, load_policy
 from prism.policy.compose import Composed, ComposedRule, compose, dominates
-from prism.policy.model import AVAILABLE_TIERS
 from prism.policy.store import display, locate
 from prism.policy.testing import SUFFIX, TestsFile, check_tests
 from prism.taxonomy import check_register, check_taxonomy
 from prism.types import Mode
 
-INERT = {
-    "thresholds": ("the score models (sketch, encoder)", {"sketch", "encoder"}),
-    "plain_language": ("guard models", {"guard"}),
-    "pii": ("the detectors of personal data", {"pii"}),
+_TIERS_OF = {
+    "thresholds": (("sketch", "encoder", "guard"), "no score tier is on in this policy"),
+    "plain_language": (("guard",), "the guard tier is off in this policy"),
 }
 MIN_LETTERS = 3
 
@@ -52,7 +50,9 @@ def _lint(ref: str | Path, floor: str | Path | None) -> Iterator[Problem]:
             message = "as a floor, a policy in monitor mode holds nobody to anything"
             yield Problem(str(floor), 0, 0, "mode", message, "write `mode: enforce`", "warning")
     for rule in composed.rules.values():
-        yield from _inert(rule)
+        yield from _off(rule, composed, policy)
+        yield from _unscored_stages(rule)
+        yield from _unscored(rule, policy)
         yield from _out_of_reach(rule)
         yield from _doubtful_phrases(rule)
     yield from _loosened(composed)
@@ -82,17 +82,47 @@ def _warn(problem: Problem) -> Problem:
     return replace(problem, severity="warning")
 
 
-def _inert(rule: ComposedRule) -> Iterator[Problem]:
-    live = any(rule.get(key) for key in ("phrases", "regexes"))
-    for key, (needs, tiers) in INERT.items():
-        if key in rule.keys and rule.get(key) and not tiers & AVAILABLE_TIERS:
-            effect = "this key does nothing" if live else f"the rule {rule.id!r} does nothing"
-            yield _warn(
-                rule.keys[key].problem(
-                    f"{needs} are not part of this version, so {effect}",
-                    "add phrases or regexes, or remove the key",
-                )
-            )
+def _off(rule: ComposedRule, composed: Composed, policy: CompiledPolicy) -> Iterator[Problem]:
+    """Warn of a key of this file that waits for a tier which is switched off."""
+    for key, (tiers, why) in _TIERS_OF.items():
+        if rule.get("action") == "allow" or not rule.get(key):
+            continue
+        here = rule.keys[key].document is composed.layers[-1].document
+        said = any(f"tiers.{tier}" in composed.keys for tier in tiers)
+        if here and said and all(policy.tiers[tier] == "off" for tier in tiers):
+            fix = f"write `tiers: {{{tiers[0]}: on}}`, or remove the key"
+            yield _warn(rule.keys[key].problem(f"{why}, so this key does nothing", fix))
+
+
+def _unscored_stages(rule: ComposedRule) -> Iterator[Problem]:
+    """Warn of thresholds that are all for stages at which the rule doesn't look."""
+    thresholds = rule.get("thresholds")
+    if thresholds is None or rule.get("action") == "allow":
+        return
+    said = set(thresholds.model_dump(exclude_none=True))
+    stages = rule.get("stages", ["prompt", "output"])
+    if not said & set(stages):
+        message = "names no stage at which the rule looks, so it does nothing"
+        yield _warn(rule.keys["thresholds"].problem(message, f"give one for {' or '.join(stages)}"))
+
+
+def _unscored(rule: ComposedRule, policy: CompiledPolicy) -> Iterator[Problem]:
+    """Warn of thresholds on a category that no shipped model has a score of."""
+    category = rule.get("category")
+    scored = rule.get("thresholds") and not rule.get("plain_language")
+    if not scored or rule.get("action") == "allow" or policy.tiers["guard"] == "on":
+        return
+    from prism.classify.models import Models  # late: it takes the models along
+
+    models = Models.shared()
+    try:
+        known = category in models.sketch.categories or category in models.encoder.categories
+    except ProblemsError:  # the file is not to blame
+        return
+    if not known:
+        message = f"no score model of this version knows the category {category!r}"
+        fix = "add phrases or regexes, or a guard model that knows it"
+        yield _warn(rule.keys["thresholds"].problem(message, fix))
 
 
 def _out_of_reach(rule: ComposedRule) -> Iterator[Problem]:
@@ -104,9 +134,15 @@ def _out_of_reach(rule: ComposedRule) -> Iterator[Problem]:
     if "prompt" in rule.get("stages", ["prompt"]):
         message = f"`{action}` changes outputs only: at the prompt stage it is recorded, no more"
         yield _warn(source.problem(message, "write `stages: [output]`, or `block` prompts"))
+    if rule.get("thresholds") and "output" in rule.get("stages", ["output"]):
+        message = f"a score has no place in the text to {action}: where it fires, the output ends"
+        yield _warn(rule.keys["thresholds"].problem(message, "use `action: block`, or `flag`"))
     if action == "steer" and rule.get("regexes"):
         message = "only phrases can be steered: where a regex matches, the output is blocked"
         yield _warn(rule.keys["regexes"].problem(message, "use phrases, or `action: block`"))
+    if action == "steer" and rule.get("pii"):
+        message = "only phrases can be steered: where personal data is, the output is blocked"
+        yield _warn(rule.keys["pii"].problem(message, "write `action: redact` or `action: block`"))
 
 
 def _doubtful_phrases(rule: ComposedRule) -> Iterator[Problem]:
@@ -151,7 +187,8 @@ def _own_messages(composed: Composed, policy: CompiledPolicy) -> Iterator[Proble
     """A refusal that the policy itself would block could never be shown."""
     from prism.moderator import Moderator  # late: it takes the compiled matcher along
 
-    moderator = Moderator(policy)
+    # The patterns alone: whoever lints a policy need not have its guard model at hand.
+    moderator = Moderator(replace(policy, tiers={}, unknown_language="allow"))
     written = composed.group("messages")
     for tag, text in policy.messages.items():
         decision = moderator.check_output(text)

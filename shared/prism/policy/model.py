@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from prism.documents import Model, custom_error, did_you_mean, one_of
-from prism.taxonomy import SELFTEST_CATEGORY, RiskEntry, taxonomy
+from prism.taxonomy import HARM, SELFTEST_CATEGORY, RiskEntry, taxonomy
 from prism.types import Disguise
 
 SCHEMA_VERSION = 1
 MAX_PHRASE = 500
 MAX_MESSAGE = 1000
-AVAILABLE_TIERS: frozenset[str] = frozenset()
-"""Tiers that this version has beside ``patterns``, which always runs."""
+PLAIN_LANGUAGE_THRESHOLD = 0.5
+"""From which answer of a guard on a rule in plain language fires that says nothing else."""
 
 ActionName = Literal["allow", "flag", "redact", "steer", "block"]
 ModeName = Literal["enforce", "monitor"]
@@ -58,15 +58,6 @@ def _message(text: str) -> str:
     return text
 
 
-def _tier(state: str, info: ValidationInfo) -> str:
-    if state == "on" and info.field_name not in AVAILABLE_TIERS:
-        raise custom_error(
-            f"the {info.field_name} tier is not part of this version and can't be on",
-            f"write `{info.field_name}: off`, or remove the line",
-        )
-    return state
-
-
 def _category(key: str) -> str:
     known = [c for c in taxonomy().categories if c != SELFTEST_CATEGORY]
     if key == SELFTEST_CATEGORY:
@@ -74,6 +65,10 @@ def _category(key: str) -> str:
     if key not in known:
         raise custom_error(f"{key[:40]!r} is not a category", did_you_mean(key, known))
     return key
+
+
+def _rule_category(key: str) -> str:
+    return key if key == HARM else _category(key)
 
 
 def _phrase(text: str) -> str:
@@ -113,13 +108,24 @@ def _disguises(value: Any) -> Any:
     return [] if value == "none" else value
 
 
+def _pii(kind: str) -> str:
+    from prism.match.pii.kinds import KNOWN  # late, as above
+
+    if kind not in KNOWN:
+        fix = did_you_mean(kind.replace("_", "-"), KNOWN)
+        raise custom_error(f"{kind[:40]!r} is not a kind of personal data", fix)
+    return kind
+
+
 Slug = Annotated[str, AfterValidator(_slug)]
+PiiKind = Annotated[str, AfterValidator(_pii)]
 Locale = Annotated[str, AfterValidator(_locale)]
 Message = Annotated[str, Field(max_length=MAX_MESSAGE), AfterValidator(_message)]
 CategoryKey = Annotated[str, AfterValidator(_category)]
+RuleCategory = Annotated[str, AfterValidator(_rule_category)]
 Phrase = Annotated[str, Field(max_length=MAX_PHRASE), AfterValidator(_phrase)]
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-TierState = Annotated[Literal["on", "off"], AfterValidator(_tier)]
+TierState = Literal["on", "off"]
 DisguiseName = Literal[
     "spacing", "leet", "repeats", "rot13", "reversed", "base64", "hex", "escapes"
 ]
@@ -135,14 +141,17 @@ class RegexEntry(Model):
 
 
 class Thresholds(Model):
-    """From which score on a rule fires; in a file also one number for both stages."""
+    """From which probability on a rule fires; in a file also one number for both stages."""
 
     prompt: Score | None = Field(None, examples=["prompt: 0.8"])
     output: Score | None = Field(None, examples=["output: 0.8"])
 
 
 class Tiers(Model):
-    """Which score models run; the patterns always do."""
+    """Which score models run; the patterns always do.
+
+    A tier that nobody mentions is on where a rule in effect needs it.
+    """
 
     sketch: TierState | None = Field(None, examples=["sketch: off"])
     encoder: TierState | None = Field(None, examples=["encoder: off"])
@@ -156,7 +165,7 @@ class RuleEntry(Model):
     """A rule as written: a new one, or what changes in an inherited one of the same id."""
 
     id: Slug = Field(examples=["id: code-names"])
-    category: CategoryKey | None = Field(None, examples=["category: prv"])
+    category: RuleCategory | None = Field(None, examples=["category: prv"])
     stages: list[StageName] | None = Field(
         None, min_length=1, examples=["stages: [prompt, output]"]
     )
@@ -174,7 +183,7 @@ class RuleEntry(Model):
         None, examples=["thresholds: {prompt: 0.8, output: 0.7}"]
     )
     plain_language: Text | None = Field(None, examples=["plain_language: Gives legal advice."])
-    pii: list[Slug] | None = Field(None, examples=["pii: [email]"])
+    pii: list[PiiKind] | None = Field(None, examples=["pii: [email, card]"])
     rationale: Text | None = Field(None, examples=["rationale: Why this rule is here."])
     dissent: Text | None = Field(None, examples=["dissent: Who disagreed, and why."])
     approvers: list[Text] | None = Field(None, examples=["approvers: [ann, bob]"])
@@ -195,6 +204,9 @@ class PolicyFile(Model):
     tiers: Tiers | None = Field(None, examples=["tiers: {encoder: off}"])
     on_tier_failure: Literal["close", "open"] | None = Field(
         None, examples=["on_tier_failure: close"]
+    )
+    unknown_language: Literal["allow", "flag", "block"] | None = Field(
+        None, examples=["unknown_language: flag"]
     )
     watermark: Literal["required", "off"] | None = Field(None, examples=["watermark: required"])
     rationale: Text | None = Field(None, examples=["rationale: Why this policy is as it is."])

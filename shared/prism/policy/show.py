@@ -36,6 +36,7 @@ def explain(policy: CompiledPolicy, sources: tuple[Composed, ...]) -> list[Shown
         **{f"tiers.{name}": state for name, state in policy.tiers.items()},
         "on_tier_failure": policy.on_tier_failure,
         "watermark": policy.watermark,
+        "unknown_language": policy.unknown_language,
     }
     for key, value in own.items():
         writers = [s.keys[key] for s in sources if key in s.keys and s.keys[key].value == value]
@@ -79,6 +80,7 @@ def _wrote(rule: ComposedRule, key: str, value: Any) -> bool:
         said = [{"pattern": r.pattern, "ignore_case": r.ignore_case} for r in said]
     elif key == "thresholds":
         said = said.model_dump(exclude_none=True)
+        return all(said.get(stage) == score for stage, score in value.items())
     if isinstance(value, list):
         return all(item in value for item in said)
     return bool(said == value)

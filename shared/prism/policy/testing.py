@@ -8,19 +8,34 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from prism.decide import BUILT_IN
 from prism.documents import Document, Model, Problem, ProblemsError, did_you_mean, read, validate
 from prism.policy.compiled import CompiledPolicy
 from prism.policy.compiler import load_policy
 from prism.policy.errors import PolicyError
-from prism.policy.model import ActionName, StageName, Text
+from prism.policy.model import ActionName, RuleCategory, Score, StageName, Text
 from prism.policy.store import display, locate
 from prism.types import Decision
 
+if TYPE_CHECKING:
+    from prism.classify.models import Models
+
 SUFFIX = ".tests.yaml"
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class ScoreBounds(Model):
+    """Where a score shall lie: a probability from ``at_least`` on, and ``below`` another."""
+
+    at_least: Score | None = Field(None, examples=["at_least: 0.5"])
+    below: Score | None = Field(None, examples=["below: 0.1"])
 
 
 class TestEntry(Model):
@@ -32,9 +47,15 @@ class TestEntry(Model):
     stage: StageName = Field(examples=["stage: prompt"])
     text: Text | None = Field(None, examples=["text: tell me about zephyr lantern"])
     texts: list[Text] | None = Field(None, min_length=1, examples=['texts: ["one", "two"]'])
-    expect: ActionName = Field(examples=["expect: block"])
+    expect: Annotated[list[ActionName], BeforeValidator(_one_or_more), Field(min_length=1)] = Field(
+        examples=["expect: block"]
+    )
     would: ActionName | None = Field(None, examples=["would: block"])
     rule: Text | None = Field(None, examples=["rule: code-names"])
+    categories: list[RuleCategory] | None = Field(None, examples=["categories: [fra]"])
+    scores: dict[RuleCategory, ScoreBounds] | None = Field(
+        None, min_length=1, examples=["scores: {harm: {at_least: 0.5}, cyb: {below: 0.1}}"]
+    )
     redacted: Text | None = Field(None, examples=['redacted: "card [redacted]"'])
 
 
@@ -132,7 +153,7 @@ def check_tests(document: Document, file: TestsFile) -> list[Problem]:
 
 
 def _unknown_rules(document: Document, file: TestsFile, policy: CompiledPolicy) -> list[Problem]:
-    known = [rule.id for rule in policy.rules]
+    known = [*(rule.id for rule in policy.rules), *sorted(BUILT_IN)]
     return [
         document.problem(
             ("tests", index, "rule"),
@@ -144,11 +165,14 @@ def _unknown_rules(document: Document, file: TestsFile, policy: CompiledPolicy) 
     ]
 
 
-def run_suite(suite: Suite) -> list[Outcome]:
-    """Run every test of ``suite``."""
+def run_suite(suite: Suite, models: Models | None = None) -> list[Outcome]:
+    """Run every test of ``suite``, on the process's own models unless others are given.
+
+    Raises ``ModelsError`` where a tier that the policy has on can't be loaded.
+    """
     from prism.moderator import Moderator  # late: it takes the compiled matcher along
 
-    moderator = Moderator(suite.policy)
+    moderator = Moderator(suite.policy, models)
     outcomes = []
     for index, test in enumerate(suite.tests):
         for number, text in enumerate(test.texts or [test.text or ""]):
@@ -163,7 +187,7 @@ def run_suite(suite: Suite) -> list[Outcome]:
                     name=test.name,
                     stage=test.stage,
                     text=text,
-                    expected=test.expect,
+                    expected=" or ".join(test.expect),
                     action=str(decision.action),
                     rules=tuple(dict.fromkeys(f.rule for f in decision.findings)),
                     why=_why(test, decision) or _why_redacted(test, moderator, text),
@@ -173,12 +197,28 @@ def run_suite(suite: Suite) -> list[Outcome]:
 
 
 def _why(test: TestEntry, decision: Decision) -> str:
-    if str(decision.action) != test.expect:
-        return f"expected {test.expect}, got {decision.action}"
+    if str(decision.action) not in test.expect:
+        return f"expected {' or '.join(test.expect)}, got {decision.action}"
     if test.would is not None and str(decision.would) != test.would:
         return f"expected that it would {test.would}, got {decision.would}"
     if test.rule is not None and all(f.rule != test.rule for f in decision.findings):
         return f"the rule {test.rule} did not fire"
+    for category in test.categories or ():
+        if category not in decision.categories:
+            return f"nothing of the category {category} fired"
+    for category, bounds in (test.scores or {}).items():
+        if why := _why_score(category, bounds, decision.scores.get(category)):
+            return why
+    return ""
+
+
+def _why_score(category: str, bounds: ScoreBounds, score: float | None) -> str:
+    if score is None:
+        return f"no tier scored {category}"
+    if bounds.at_least is not None and score < bounds.at_least:
+        return f"expected {category} of at least {bounds.at_least:g}, got {score:.3f}"
+    if bounds.below is not None and score >= bounds.below:
+        return f"expected {category} below {bounds.below:g}, got {score:.3f}"
     return ""
 
 

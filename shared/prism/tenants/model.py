@@ -111,6 +111,9 @@ class Overrides(Model):
     on_tier_failure: Literal["close", "open"] | None = Field(
         default=None, examples=["on_tier_failure: close"]
     )
+    unknown_language: Literal["allow", "flag", "block"] | None = Field(
+        default=None, examples=["unknown_language: flag"]
+    )
     watermark: Literal["required", "off"] | None = Field(
         default=None, examples=["watermark: required"]
     )

@@ -1,0 +1,219 @@
+"""The encoder: a small transformer that reads what a text means, a few milliseconds a text.
+
+``data/encoder.onnx`` (int8, made by ``training/``) gives one logit for each thing that the training
+told apart: the categories, and notions such as abusive tone or harmful intent. ``data/encoder.npz``
+combines them with the sketch's logits into the calibrated probabilities of the categories: linear,
+non-negative in what speaks for a category. Text that the encoder's vocabulary does not know (it
+learnt English) hands the word to the sketch, in proportion.
+
+A text of more tokens than a window is read in overlapping windows, of which the highest logit
+counts. Windows run one at a time: int8 scales are chosen per call, so batches would make a text's
+score depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism.classify.sketch import FloatArray, Sketch
+from prism.types import Stage
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+WINDOW = 128
+"""Tokens of a window, markers included."""
+OVERLAP = 32
+"""Tokens that a window shares with the one before."""
+CONTEXT = 32
+"""Last tokens of the prompt that stand before a response."""
+_CLS, _SEP = 101, 102
+_LATIN_END = 0x250
+_SEEN = 1500  # characters that tell whether a text is foreign
+_FEW = 8  # tokens of words below which nothing can be told
+_FILES = ("encoder.onnx", "encoder.tokenizer.json", "encoder.npz")
+
+
+class EncoderError(ValueError):
+    """The encoder's files are damaged or don't belong together."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Combination:
+    """``weights`` float32 [stage, category, feature], ``biases`` float32 [stage, category].
+
+    Features: the encoder's columns, the highest of its hazards, the sketch's categories.
+    """
+
+    weights: FloatArray
+    biases: FloatArray
+    hazards: NDArray[np.int64]
+
+
+class Encoder:
+    """Scores of prompts, and of responses given their prompts. Thread-safe."""
+
+    def __init__(self, model: bytes, tokenizer: bytes, combination: bytes, sketch: Sketch) -> None:
+        """Read the three files' bytes. Raises ``EncoderError``."""
+        import onnxruntime  # slow to import: only a process that runs the encoder pays
+        from tokenizers import Tokenizer
+
+        try:
+            with np.load(io.BytesIO(combination), allow_pickle=False) as arrays:
+                self._combination = _Combination(
+                    arrays["weights"], arrays["biases"], arrays["hazards"]
+                )
+                names = bytes(arrays["categories"]).decode("ascii").split()
+                columns = bytes(arrays["columns"]).decode("ascii").split()
+        except (KeyError, ValueError, OSError, EOFError) as error:
+            raise EncoderError(f"this is no combination of an encoder: {error}") from None
+        shape = (2, len(names), len(columns) + 1 + len(sketch.categories))
+        if self._combination.weights.shape != shape:
+            raise EncoderError("the combination belongs to another encoder or sketch")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self._tokenizer: Tokenizer = Tokenizer.from_buffer(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._sketch = sketch
+        self.categories: tuple[str, ...] = tuple(names)
+        """Column order of every scores array; has ``harm`` and ``inj``."""
+        self.columns: tuple[str, ...] = tuple(columns)
+        """What ``logits`` returns: the model's own outputs, categories and notions."""
+        digest = hashlib.sha256()
+        for part in (model, tokenizer, combination, bytes.fromhex(sketch.digest)):
+            digest.update(hashlib.sha256(part).digest())
+        self.digest: str = digest.hexdigest()
+        """SHA-256 over the files and the sketch's, hex."""
+
+    @classmethod
+    def shipped(cls) -> Encoder:
+        """Return the encoder that the package ships, loaded once per process."""
+        return _shipped()
+
+    def prompts(self, texts: Sequence[str]) -> FloatArray:
+        """Return calibrated probabilities of prompts, float32 ``[n, categories]``."""
+        out = np.empty((len(texts), len(self.categories)), np.float32)
+        for index, text in enumerate(texts):
+            out[index] = self.combined(self.logits(None, text), Stage.PROMPT, text)
+        return out
+
+    def responses(self, pairs: Sequence[tuple[str | None, str]]) -> FloatArray:
+        """Return those of responses, each given its prompt (None: unknown), ``[n, categories]``."""
+        out = np.empty((len(pairs), len(self.categories)), np.float32)
+        for index, (prompt, response) in enumerate(pairs):
+            logits = self.logits(prompt or "", response)
+            out[index] = self.combined(logits, Stage.OUTPUT, response)
+        return out
+
+    def logits(self, prompt: str | None, text: str) -> FloatArray:
+        """Return the highest logit over all windows, float32 ``[columns]``.
+
+        ``prompt`` None reads ``text`` as a prompt, otherwise as the response to it.
+        """
+        best = np.full(len(self.columns), -np.inf, np.float32)
+        for ids, types in self.windows(prompt, text):
+            (found,) = self._session.run(None, {"ids": ids[None], "types": types[None]})
+            np.maximum(best, found[0], out=best)
+        return best
+
+    def windows(
+        self, prompt: str | None, text: str
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Return (ids, types) of each window, int64 ``[≤ WINDOW]``; at least one."""
+        head = [_CLS]
+        if prompt is not None:
+            head += [*self._ids(prompt[-8 * WINDOW :])[-CONTEXT:], _SEP]
+        ids = self._ids(text)
+        room = WINDOW - len(head) - 1
+        out = []
+        begin = 0
+        while True:
+            # The last window reaches back rather than being short of context.
+            at = begin if begin + room < len(ids) else max(len(ids) - room, 0)
+            window = [*head, *ids[at : at + room], _SEP]
+            types = np.zeros(len(window), np.int64)
+            if prompt is not None:
+                types[len(head) :] = 1
+            out.append((np.array(window, np.int64), types))
+            if at + room >= len(ids):
+                return out
+            begin = at + room - OVERLAP
+
+    def foreign_share(self, text: str) -> float:
+        """Return how far the encoder's word is to be replaced by the sketch's, 0 to 1.
+
+        What it never learnt shows in letters outside the Latin alphabets (from a tenth of all on,
+        wholly from four tenths) and in words that its vocabulary knows only in pieces (pieces that
+        go on with a word: from 30 % of the tokens on, wholly from 50 %; English has 4 %).
+        """
+        letters = foreign = 0
+        for char in text[:_SEEN]:
+            if char.isalpha():
+                letters += 1
+                foreign += ord(char) >= _LATIN_END
+        other = _ramp(foreign / letters, 0.1, 0.4) if letters else 0.0
+        if other == 1.0:
+            return other
+        tokens = self._tokenizer.encode(_encodable(text[:_SEEN]), add_special_tokens=False).tokens
+        words = [token for token in tokens if token.startswith("##") or token.isalpha()]
+        if len(words) < _FEW:
+            return other
+        pieces = sum(token.startswith("##") for token in words)
+        return max(other, _ramp(pieces / len(words), 0.3, 0.5))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
+
+    def combined(self, logits: FloatArray, stage: Stage, text: str) -> FloatArray:
+        """Return the categories' probabilities from what ``logits`` returned of ``text``."""
+        at = 0 if stage is Stage.PROMPT else 1
+        quick = self._sketch.score(text, stage)
+        quick = np.clip(quick, 1e-6, 1 - 1e-6)
+        sketch = np.log(quick) - np.log1p(-quick)
+        found = combine_features(logits, self._combination.hazards, sketch)
+        joint = self._combination.weights[at] @ found + self._combination.biases[at]
+        foreign = self.foreign_share(text)
+        joint = (1 - foreign) * joint + foreign * sketch
+        return np.asarray(1 / (1 + np.exp(-np.clip(joint, -30, 30))), np.float32)
+
+
+def _encodable(text: str) -> str:
+    """Return ``text`` without lone surrogates (half an emoji, split by a stream)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _ramp(value: float, begin: float, end: float) -> float:
+    return min(max((value - begin) / (end - begin), 0.0), 1.0)
+
+
+def combine_features(
+    logits: FloatArray, hazards: NDArray[np.int64], sketch: FloatArray
+) -> FloatArray:
+    """Return what a combination weighs: the columns, the highest hazard, the sketch's logits.
+
+    All clipped to ±8: beyond that a model is sure, and how sure means nothing.
+    """
+    parts = (logits, logits[hazards].max(keepdims=True), sketch)
+    return np.asarray(np.clip(np.concatenate(parts), -8, 8), np.float32)
+
+
+@cache
+def _shipped() -> Encoder:
+    folder = files("prism.classify") / "data"
+    model, tokenizer, combination = ((folder / name).read_bytes() for name in _FILES)
+    return Encoder(model, tokenizer, combination, Sketch.shipped())
