@@ -16,6 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     moderator = Moderator.from_policy(options.policy)
+    patterns = Moderator(replace(moderator.policy, tiers={}))
     figures = {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
         "numpy": np.__version__,
         "policy": options.policy,
-        "text layer, µs of CPU per piece": text_layer(moderator, options.rounds),
+        "patterns, µs of CPU per piece": text_layer(patterns, options.rounds),
+        "patterns and models, µs of CPU per piece": text_layer(moderator, options.rounds),
         "token row": token_row(options.model, moderator, options.rounds),
         "llama.cpp": llama_cpp(options.model, options.policy, options.tokens, options.rounds),
     }

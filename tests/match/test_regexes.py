@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prism.match import onepass
+from prism.match.layers import Patterns
+from prism.match.phrases import PhraseSet
 from prism.match.regexes import Regex, RegexError, RegexSet, check_regex
+from prism.text.normalise import code_points
 
 PATTERNS = [
     "a{1,5}", "ab{0,5}c", "(?:ab|a|abcd){1,3}", r"\bab\b", "a[bc]{1,4}?d", r"\ba(?:b{5}c)?",
@@ -82,11 +87,41 @@ def test_without_patterns_nothing_is_held():
 )
 def test_where_a_pattern_may_begin_is_read_off_it(pattern, begins):
     rules = RegexSet.compile((Regex.compile("r", pattern, ignore_case=False, held=True),))
+    firsts = rules.begins[onepass.FIRSTS :]
     if begins is None:
-        assert rules.may_begin is None
+        assert firsts.all()
     else:
-        found = {c for c in map(chr, range(32, 127)) if rules.may_begin.search(c)}
-        assert found == set(begins)
+        assert {chr(c) for c in range(128) if firsts[c]} == set(begins)
+        assert not firsts[128]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "begins"),
+    [
+        (r"\bsk-[0-9]{4}", " some", False),
+        (r"\bsk-[0-9]{4}", " sk", True),
+        (r"\bsk-[0-9]{4}", "s", True),  # what comes next isn't known yet
+        (r"\bsk-[0-9]{4}", "task-", False),
+        (r"sk-[0-9]{4}", "task-", True),
+        (r"\bsk-[0-9]{4}", "é" + "sk", True),  # whether é is a letter is left to the regex
+        (r"-{2}BEGIN", "a-b", False),
+        (r"-{2}BEGIN", "--", True),
+        (r"a?bc", "ax", False),
+        (r"a?bc", "ab", True),
+        (r"(?:foo|b)x", "for", True),
+        (r"(?:foo|b)x", "fx", False),
+        (r"x", "axb", True),
+        (r"sk-", "ｓ", True),  # full width: an s to the regex
+        (r"sk-", "日本語", False),
+        (r"語x", "日本", True),
+    ],
+)
+def test_two_characters_tell_most_texts_apart_from_a_beginning(pattern, text, begins):
+    rules = RegexSet.compile((Regex.compile("r", pattern, ignore_case=False, held=True),))
+    p = Patterns(PhraseSet([]), rules, {"r": frozenset()}, frozenset())
+    cps, out = code_points(text), np.empty((8, 5), np.int64)
+    said = onepass.look(p.shared, p.const, p.start.copy(), cps, out, False, True)[0]
+    assert bool(said & onepass.BEGINS) == begins
 
 
 def test_a_long_text_is_not_a_slow_pattern():

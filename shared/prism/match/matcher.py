@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from prism.match.layers import Budget, Layer, Patterns
 from prism.match.phrases import Phrase, PhraseSet
+from prism.match.pii import PiiSet, Wanted
 from prism.match.regexes import Regex, RegexSet
 from prism.policy.compiled import CompiledPolicy
 from prism.types import Action, Disguise, Match, Mode, Stage
@@ -43,6 +44,13 @@ class Matcher:
             disguises,
             frozenset().union(*disguises.values()),
         )
+        self.pii = PiiSet(
+            [
+                Wanted(r.id, r.pii, r.mode is Mode.ENFORCE and r.action >= Action.REDACT)
+                for r in policy.rules_for(stage)
+                if r.pii
+            ]
+        )
 
     @classmethod
     def compile(cls, policy: CompiledPolicy, stage: Stage) -> Matcher:
@@ -59,6 +67,11 @@ class Matcher:
                 cls._cache.popitem(last=False)
         return matcher
 
+    @property
+    def slow(self) -> bool:
+        """Whether a language model looks for names, which takes milliseconds a sentence."""
+        return self.pii.names is not None
+
     def scanner(self) -> Scanner:
         """Return a scanner at the start of a text."""
         return Scanner(self)
@@ -72,10 +85,11 @@ class Matcher:
 class Scanner:
     """Reads one text in any chunks; the matches are those of the whole text."""
 
-    __slots__ = ("_read", "_root", "_seen")
+    __slots__ = ("_pii", "_read", "_root", "_seen")
 
     def __init__(self, matcher: Matcher) -> None:
         self._root = Layer(matcher.patterns, Budget())
+        self._pii = matcher.pii.scanner() if matcher.pii else None
         self._read = 0
         self._seen: set[tuple[str, int, int]] = set()
 
@@ -88,7 +102,8 @@ class Scanner:
     def hold_from(self) -> int:
         """Offset, in code points, from which an unfinished, enforced match may still begin."""
         place = self._root.open_from()
-        return self._read if place is None else min(place, self._read)
+        ends = self._read if self._pii is None else self._pii.open_from()
+        return ends if place is None else min(place, ends)
 
     def feed(self, text: str) -> list[Match]:
         """Read more text; return the matches that became certain.
@@ -96,11 +111,15 @@ class Scanner:
         Raises ``TimeoutError`` (a regex backtracks too long) and ``DecodeBudgetError``.
         """
         self._read += len(text)
-        return self._fresh(self._root.feed(text))
+        matches = self._root.feed(text)
+        if self._pii is not None:
+            matches = matches + self._pii.feed(text)
+        return self._fresh(matches) if matches else matches
 
     def finish(self) -> list[Match]:
         """Read the end of the text; return the matches that it makes certain."""
-        return self._fresh(self._root.finish())
+        matches = self._root.finish()
+        return self._fresh(matches if self._pii is None else matches + self._pii.finish())
 
     def _fresh(self, matches: list[Match]) -> list[Match]:
         # A layer repeats what its parent found in the text before the first escape.

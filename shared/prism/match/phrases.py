@@ -18,7 +18,7 @@ TRANSFORM_MIN_LETTERS = 6
 """ROT13 and reversal turn short words into other ordinary words ("evil", "live"): only longer
 ones."""
 SQUEEZE_MIN_LETTERS = 3
-_HITS = 1024
+HITS = 1024
 _BITS = {
     Disguise.SPACING: kernel.SPACING,
     Disguise.LEET: kernel.LEET,
@@ -155,29 +155,33 @@ class PhraseSet:
         bits |= ends.astype(np.uint8) * kernel.ENDS
         return bits
 
+    def state(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the head and the ring of a scanner at the start of a text."""
+        head = np.zeros(kernel.HEAD, np.int64)
+        ring = np.zeros((kernel.VIEWS, self.ring_size, kernel.FIELDS), np.int64)
+        kernel.begin(self.plain, head, ring)
+        return head, ring
+
     def scanner(self) -> PhraseScanner:
         """Return a scanner at the start of a text."""
         return PhraseScanner(self)
 
 
 class PhraseScanner:
-    """Reads one text, in any chunks. Offsets are those of the text read since the start."""
+    """Reads one text, in any chunks. Offsets are those of the text read since the start.
+
+    ``state``: the head and the ring of :mod:`prism.match.kernel` to go on from.
+    """
 
     __slots__ = ("_head", "_ring", "_set")
 
-    def __init__(self, phrases: PhraseSet) -> None:
+    def __init__(
+        self,
+        phrases: PhraseSet,
+        state: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    ) -> None:
         self._set = phrases
-        self._head = np.zeros(kernel.HEAD, np.int64)
-        self._ring = np.zeros((kernel.VIEWS, phrases.ring_size, kernel.FIELDS), np.int64)
-        kernel.begin(phrases.plain, self._head, self._ring)
-
-    def clone(self) -> PhraseScanner:
-        """Return an independent scanner in the same state."""
-        twin = object.__new__(PhraseScanner)
-        twin._set = self._set
-        twin._head = self._head.copy()
-        twin._ring = self._ring.copy()
-        return twin
+        self._head, self._ring = phrases.state() if state is None else state
 
     @property
     def read(self) -> int:
@@ -186,25 +190,27 @@ class PhraseScanner:
 
     def feed(self, text: str) -> list[Match]:
         """Read more text; return the matches that became certain."""
+        return self.feed_points(code_points(text), 0)
+
+    def feed_points(self, cps: NDArray[np.int32], position: int) -> list[Match]:
+        """Read ``cps[position:]``; return the matches that became certain."""
         s = self._set
-        cps = code_points(text)
-        out = np.empty((_HITS, 5), np.int64)
+        out = np.empty((HITS, 5), np.int64)
         matches: list[Match] = []
-        position = 0
         while position < len(cps):
             position, found = kernel.feed(
                 s.table, s.plain, s.squeezed, s.entries, self._head, self._ring, cps, position, out
             )
             if found:
-                matches.extend(self._matches(out[:found]))
+                matches.extend(self.matches(out[:found]))
         return matches
 
     def finish(self) -> list[Match]:
         """Read the end of the text; return the matches that it makes certain."""
         s = self._set
-        out = np.empty((_HITS, 5), np.int64)
+        out = np.empty((HITS, 5), np.int64)
         found = kernel.finish(s.plain, s.squeezed, s.entries, self._head, self._ring, out)
-        return self._matches(out[:found])
+        return self.matches(out[:found])
 
     def open_from(self) -> int:
         """Return the offset from which an unfinished, held match may begin (or what was read)."""
@@ -215,7 +221,8 @@ class PhraseScanner:
             )
         )
 
-    def _matches(self, rows: NDArray[np.int64]) -> list[Match]:
+    def matches(self, rows: NDArray[np.int64]) -> list[Match]:
+        """Return the matches that rows of the kernel's stand for."""
         result: dict[Match, None] = {}
         for kind, index, start, end, bits in rows.tolist():
             owners = self._set.entry_owners[index] if kind else self._set.plain_owners[index]

@@ -12,15 +12,17 @@ back-references or anchors, word boundaries at the pattern's ends alone, and a b
 from __future__ import annotations
 
 import importlib
-import re
 import unicodedata
 from array import array
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
 import regex
+from numpy.typing import NDArray
 
+from prism.match import onepass
 from prism.types import Match
 
 MAX_WIDTH = 1000
@@ -28,6 +30,7 @@ MAX_WIDTH = 1000
 TIMEOUT_S = 0.25
 """Per search; a pattern that backtracks without end fails closed instead of stalling the server."""
 _PIECE = 8192  # characters searched at a time
+_MOST_PREFIXES = 4096
 
 _parser: Any = importlib.import_module("re._parser")
 _const: Any = importlib.import_module("re._constants")
@@ -127,38 +130,58 @@ class Regex:
         )
 
 
-def _beginning(pattern: Regex) -> str | None:
-    """Return an expression for the first character of ``pattern``, or ``None`` if it is any."""
+def _beginning(pattern: Regex) -> tuple[bool, set[str]] | None:
+    """Return with which texts of at most two characters ``pattern`` may begin.
+
+    Behind a shorter one anything may follow. The first value says whether a word boundary has to
+    come before. ``None``: it may begin with any character.
+    """
     items = list(_parser.parse(pattern.full.pattern))
     bounded = items[0][0] is _const.AT
-    first = _first(items[1:] if bounded else items)
-    if first is None:
+    found = set().union(*_prefixes(items[1:] if bounded else items))
+    if len(found) > _MOST_PREFIXES:
+        found = {text[:1] for text in found}
+    if "" in found:
         return None
     if pattern.full.flags & regex.IGNORECASE:
         # Case pairs outside ASCII are many and odd (ſ, K): leave those to the full search.
-        if not all(char.isascii() and char not in "kKsS" for char in first):
+        if not all(text[0].isascii() and text[0] not in "kKsS" for text in found):
             return None
-        first = {form for char in first for form in (char.lower(), char.upper())}
-    letters = "".join(re.escape(char) for char in sorted(first))
-    return (r"\b" if bounded else "") + f"[{letters}]"
+        found = {text if text.isascii() else text[0] for text in found}
+        found = {
+            first + second
+            for text in found
+            for first in (text[0].lower(), text[0].upper())
+            for second in {text[1:].lower(), text[1:].upper()}
+        }
+    return bounded, found
 
 
-def _first(items: list[Any]) -> set[str] | None:
-    """Return the characters with which a sequence can begin, or ``None`` if they are too many."""
-    found: set[str] = set()
+_Prefixes = tuple[set[str], set[str]]
+# Texts that are whole, shorter than two characters; and the beginnings of all longer ones.
+
+
+def _prefixes(items: list[Any]) -> _Prefixes:
+    whole, cut = {""}, set[str]()
     for code, value in items:
-        part, optional = _first_of(code, value)
-        if part is None:
-            return None
-        found |= part
-        if not optional:
-            return found
-    return None
+        whole, cut = _joined((whole, cut), _prefixes_of(code, value))
+        if not whole:
+            break
+    return whole, cut
 
 
-def _first_of(code: Any, value: Any) -> tuple[set[str] | None, bool]:
+def _joined(first: _Prefixes, second: _Prefixes) -> _Prefixes:
+    texts = {head + tail for head in first[0] for tail in second[0]}
+    cut = first[1] | {(head + tail)[:2] for head in first[0] for tail in second[1]}
+    return {t for t in texts if len(t) < 2}, cut | {t[:2] for t in texts if len(t) >= 2}
+
+
+def _prefixes_of(code: Any, value: Any) -> _Prefixes:
+    anything: _Prefixes = (set(), {""})
     if code is _const.LITERAL:
-        return {chr(value)}, False
+        return {chr(value)}, set()
+    if code is _const.AT:
+        return {""}, set()
     if code is _const.IN:
         found: set[str] = set()
         for kind, part in value:
@@ -167,31 +190,67 @@ def _first_of(code: Any, value: Any) -> tuple[set[str] | None, bool]:
             elif kind is _const.RANGE and part[1] - part[0] < 128:
                 found |= {chr(c) for c in range(part[0], part[1] + 1)}
             else:
-                return None, False
-        return found, False
+                return anything
+        return found, set()
     if code is _const.SUBPATTERN:
-        return _first(list(value[-1])), False
+        return _prefixes(list(value[-1]))
     if code is _const.BRANCH:
-        parts = [_first(list(branch)) for branch in value[1]]
-        if any(part is None for part in parts):
-            return None, False
-        return set().union(*(part for part in parts if part)), False
+        parts = [_prefixes(list(branch)) for branch in value[1]]
+        return set().union(*(p[0] for p in parts)), set().union(*(p[1] for p in parts))
     if code in (_const.MAX_REPEAT, _const.MIN_REPEAT):
-        return _first(list(value[2])), value[0] == 0
-    return None, False
+        least, most, below = value
+        each = _prefixes(list(below))
+        whole, cut = ({""} if least == 0 else set()), set[str]()
+        so_far: _Prefixes = ({""}, set())
+        for _ in range(min(int(most), 2)):
+            so_far = _joined(so_far, each)
+            whole, cut = whole | so_far[0], cut | so_far[1]
+        return whole, cut
+    return anything
+
+
+def beginnings(patterns: tuple[Regex, ...]) -> NDArray[np.int32]:
+    """Return what one of ``patterns`` may begin with, for the compiled pass.
+
+    int32 ``[onepass.FIRSTS + 129]``: a bit for each pair of ASCII characters; then, for each of
+    them as the first, whether anywhere or at a word boundary; then whether another character may.
+    """
+    pairs = np.zeros((128, 128), np.bool_)
+    firsts = np.zeros(129, np.int32)
+    for pattern in patterns:
+        begin = _beginning(pattern)
+        if begin is None:
+            pairs[:], firsts[:] = True, onepass.ANYWHERE
+            continue
+        bounded, texts = begin
+        for text in texts:
+            first = min(ord(text[0]), 128)
+            firsts[first] |= onepass.AT_BOUNDARY if bounded else onepass.ANYWHERE
+            if first < 128:
+                pairs[first, ord(text[1]) if text[1:].isascii() and text[1:] else slice(None)] = (
+                    True
+                )
+    bits = np.packbits(pairs.reshape(-1), bitorder="little").view(np.int32)
+    return np.concatenate([bits, firsts])
+
+
+@cache
+def plain_characters() -> bytes:
+    """Return, for each of the first 65536 characters, 1 where a regex sees it as it is."""
+    return bytes(_clean_character.__wrapped__(char) == char for char in map(chr, range(0x10000)))
 
 
 @dataclass(frozen=True, slots=True)
 class RegexSet:
     """All patterns of a policy and stage; ``any_full``/``any_unsettled`` try them all at once.
 
-    ``may_begin`` finds where one of them may begin at all; ``None`` if that is anywhere.
+    ``begins`` says where one of them may begin at all (see :func:`beginnings`).
     """
 
     patterns: tuple[Regex, ...]
     any_full: Any
     any_unsettled: Any
-    may_begin: re.Pattern[str] | None
+    begins: NDArray[np.int32] = field(repr=False, compare=False)
 
     @classmethod
     def compile(cls, patterns: tuple[Regex, ...]) -> RegexSet:
@@ -201,10 +260,15 @@ class RegexSet:
             for p in patterns
         ]
         joined = "|".join(each)
-        begins = [_beginning(p) for p in patterns]
-        known = [begin for begin in begins if begin is not None]
-        may_begin = re.compile("|".join(known)) if known and len(known) == len(begins) else None
-        return cls(patterns, regex.compile(joined), regex.compile(f"(?:{joined})(?!)"), may_begin)
+        full, unsettled = regex.compile(joined), regex.compile(f"(?:{joined})(?!)")
+        return cls(patterns, full, unsettled, beginnings(patterns))
+
+    def resume(self, read: int, last: str) -> RegexScanner:
+        """Return a scanner that has settled all ``read`` characters, of which ``last`` is the
+        last."""
+        before = last if last.isascii() else _clean_character(last)[-1:]
+        source = array("q", [read - 1] * len(before))
+        return RegexScanner(self, before, 0, source, read, [len(before)] * len(self.patterns))
 
     def scanner(self) -> RegexScanner:
         """Return a scanner at the start of a text."""
@@ -232,6 +296,12 @@ class RegexScanner:
         return RegexScanner(
             self.rules, self._buffer, self._base, self._source[:], self._read, self._settled[:]
         )
+
+    @property
+    def idle(self) -> bool:
+        """Whether all is settled and :meth:`RegexSet.resume` would make a scanner that is equal."""
+        whole = bool(self._source) and self._source[-1] == self._read - 1
+        return whole and min(self._settled) == self._base + len(self._buffer)
 
     def feed(self, text: str) -> list[Match]:
         """Read more text; return the matches that became certain. Raises ``TimeoutError``."""
@@ -278,8 +348,6 @@ class RegexScanner:
 
     def _nothing_begins(self) -> bool:
         at = min(self._settled) - self._base
-        if self.rules.may_begin is not None and not self.rules.may_begin.search(self._buffer, at):
-            return True
         pending = self.rules.any_unsettled.search(self._buffer, at, partial=True, timeout=TIMEOUT_S)
         # Every pattern may begin with what comes next: a partial match of nothing is no match.
         if pending is not None and pending.start() < len(self._buffer):

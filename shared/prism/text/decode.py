@@ -14,6 +14,9 @@ import re
 from array import array
 from dataclasses import dataclass, field
 
+MIN_DECODED = 4
+"""Characters that must decode before a run is read as text: shorter runs are ordinary words."""
+
 _REPLACEMENT = "\ufffd"
 _TRIGGER = re.compile(r"[%&\\]")
 _LONGEST_ESCAPE = 12
