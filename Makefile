@@ -7,10 +7,11 @@ PORT   = 8000
 POLICY = policies/default.yaml
 MODEL  =
 ARGS   =
+DATA   = data
 
 BOOT = @sh scripts/with_python.sh scripts/bootstrap.py
 
-.PHONY: help serve test setup lint clean
+.PHONY: help serve test setup lint train clean
 
 help:
 	@echo "make serve   install, build llama.cpp, fetch a 270M model and serve it, moderated,"
@@ -18,6 +19,8 @@ help:
 	@echo "make test    install everything incl. vLLM for the CPU; lint; run every test."
 	@echo "             ARGS='-k text' is passed to pytest"
 	@echo "make setup   only prepare .venv and the model"
+	@echo "make train   reproduce the shipped weights from the data sets in DATA=folder (pip install"
+	@echo "             -e '.[train]' first; hours on two cores). ARGS go to python -m training"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make clean   delete .venv and caches in the tree (not ~/.cache/prism)"
 
@@ -32,6 +35,9 @@ setup:
 
 lint:
 	$(BOOT) lint
+
+train:
+	.venv/bin/python -m training --data '$(DATA)' $(ARGS)
 
 clean:
 	$(BOOT) clean

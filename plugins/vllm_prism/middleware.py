@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from prism.http.family import Detokenise
 from prism.http.middleware import PrismMiddleware as _Middleware
 from vllm_prism import checks
 
@@ -43,7 +44,7 @@ class PrismMiddleware(_Middleware):
         self._begun = True
 
 
-def _detokenise(model_config: Any) -> Callable[[Sequence[int]], str]:
+def _detokenise(model_config: Any) -> Detokenise:
     """Return a function from token ids to text that threads can share with vLLM's renderer."""
     from vllm.tokenizers import get_tokenizer
 
@@ -56,7 +57,7 @@ def _detokenise(model_config: Any) -> Callable[[Sequence[int]], str]:
         trust_remote_code=model_config.trust_remote_code,
     )
 
-    def detokenise(ids: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(ids), skip_special_tokens=False))
+    def detokenise(ids: Sequence[int], *, special: bool = True) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=not special))
 
     return detokenise

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disk import Disk
 
+from disk import Disk
 from prism.record import audit
 from prism.record.audit import AuditError, AuditLog, AuditSettings, head_path, rotated
 from prism.record.chain import Keys

@@ -4,6 +4,7 @@ The hierarchy of what a configuration can raise, in full::
 
     ProblemsError
     ├── PolicyError     (prism.policy)     a policy or its tests
+    │   └── NamesUnavailableError  (prism.match.pii)  it looks for names without the extra for it
     ├── TaxonomyError   (prism.taxonomy)   the shipped taxonomy or register of marginal risk
     └── ConfigError     (prism.config)     the file that PRISM_CONFIG names, or the environment
 """
