@@ -1,0 +1,1 @@
+"""Reproduces the score models that ``shared/prism/classify/data`` ships. Torch lives here alone."""
