@@ -7,6 +7,7 @@ from collections.abc import Callable
 from engine_texts import REFUSAL, SAME_EVERYWHERE
 
 from prism.moderator import Moderator
+from prism.types import Decision
 
 
 def verdicts(
@@ -20,7 +21,7 @@ def verdicts(
     """
     table = {}
     for prompt in SAME_EVERYWHERE:
-        asked = str(moderator.check_prompt(prompt).action)
+        asked = _verdict(moderator.check_prompt(prompt))
         bare = "-" if asked == "block" else _judge(moderator, unmoderated(prompt))
         text, reason = moderated(prompt)
         out = (
@@ -31,5 +32,10 @@ def verdicts(
 
 
 def _judge(moderator: Moderator, text: str) -> str:
+    return _verdict(moderator.check_output(text))
+
+
+def _verdict(decision: Decision) -> str:
     # A steered phrase that comes out counts as a block: that is what the text layer makes of it.
-    return "block" if moderator.check_output(text).action >= 3 else "allow"
+    # What is only flagged passes, and what is flagged is the text layer's matter, not the engine's.
+    return "block" if decision.action >= 3 else "allow"

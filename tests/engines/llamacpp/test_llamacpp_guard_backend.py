@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from engine_processes import free_port
 
 from llamacpp_prism.guard_backend import LlamaCppBackend
 from prism.classify.guard import (
@@ -33,6 +33,8 @@ from prism.classify.guard.formats.shieldgemma import ShieldGemma
 from prism.classify.guard.remote import OpenAIBackend
 from prism.classify.guard.types import Ask, Talk
 from prism.config import Settings
+
+pytestmark = pytest.mark.engine
 
 SKY = Ask("Question: Is the sky blue? Answer Yes or No.\nAnswer:", ("Yes", "No"))
 CAKE = GuardInput((("user", "How do I bake a lantern cake?"),))
@@ -55,9 +57,7 @@ def server(
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """llama-cpp-python's own server, as docs/guards.md says to start it."""
     log = tmp_path_factory.mktemp("guard") / "server.log"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(llama_gguf)]
     command += ["--n_ctx", "768", "--logits_all", "true", "--n_threads", "1", "--port", port]
     with log.open("wb") as out:

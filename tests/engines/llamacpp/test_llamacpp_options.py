@@ -20,6 +20,8 @@ from llamacpp_prism import UnsupportedModelError
 from llamacpp_prism.server import parse
 from prism.config import ConfigError
 
+pytestmark = pytest.mark.engine
+
 VALUES: dict[str, list[str]] = {
     "model": ["model.gguf"],
     "tensor_split": ["0.5", "0.5"],

@@ -313,7 +313,7 @@ def test_broken_bodies_get_a_reason(server: Any, path: str, content: bytes, stat
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("POST", "/v1/embeddings", 403),
+        ("POST", "/v1/embeddings", 500),  # moderated, but this model makes none
         ("POST", "/v1/responses", 404),  # moderated, but not in this server
         ("POST", "/completion", 404),
         ("POST", "/v1/completions/", 403),
@@ -399,8 +399,8 @@ llamacpp_prism.layer.install = lambda llama, choose, **options: llama
 NO_OUTPUT_FILTER = """
 from prism.moderator import Session
 from prism.types import Released
-Session.feed = lambda self, text, choice=0, channel="content": Released(text, False, self.decision)
-Session.finish = lambda self, choice=0, channel="content": Released("", False, self.decision)
+Session.feed = lambda self, text, **place: Released(text, False, self.decision)
+Session.finish = lambda self, **place: Released("", False, self.decision)
 """
 
 
@@ -424,7 +424,8 @@ def test_a_layer_that_is_not_at_work_keeps_the_server_red(
 
 
 FAILS_ON_LILAC = """
-from prism.steer.guard import TokenGuard, TokenRow
+from prism.steer.guard import TokenGuard
+from prism.steer.row import TokenRow
 row, apply = TokenGuard.row, TokenRow.apply
 def marked(guard, ids, locale=None):
     made = row(guard, ids, locale)

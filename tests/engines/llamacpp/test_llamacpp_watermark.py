@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from engine_texts import STEERED
 from llama_cpp import Llama, LogitsProcessorList
+from typer.testing import CliRunner
 
 from llamacpp_prism import UnsupportedModelError, guard
 from llamacpp_prism.engine import install
+from prism.cli.app import app
 from prism.moderator import Moderator
 from prism.policy.compiled import CompiledPolicy
 from prism.steer.guard import TokenGuard
@@ -54,6 +57,21 @@ def test_the_text_alone_is_enough(marked: Llama):
     """Read again by the tokenizer, as ``prism watermark detect`` does."""
     text = marked.detokenize(generated(marked, STORY, 96))
     assert detect(KEY, marked.tokenize(text, add_bos=False)).p_value < 1e-4
+
+
+def test_the_command_reads_a_gguf_files_tokenizer(
+    marked: Llama, llama_gguf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    text = marked.detokenize(generated(marked, STORY, 64)).decode("utf-8", "replace")
+    monkeypatch.setenv("PRISM_WATERMARK_KEY", str(KEY.value))
+    detect_ = ["watermark", "detect", "--json", "--tokenizer"]
+    found = CliRunner().invoke(app, [*detect_, str(llama_gguf), "-"], input=text)
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["detected"] is True
+    (tmp_path / "broken.gguf").write_bytes(b"no model")
+    broken = CliRunner().invoke(app, [*detect_, str(tmp_path / "broken.gguf"), "a text"])
+    assert broken.exit_code == 2
+    assert "broken.gguf can't be read" in broken.stdout
 
 
 def test_vllms_own_detector_agrees(marked: Llama):

@@ -3,64 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
+from engine_processes import Running, free_port, process, until_ok
 
 HERE = Path(__file__).parent
-
-
-@dataclass
-class Running:
-    """A server in a process of its own."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-
 Start = Callable[..., contextlib.AbstractContextManager[Running]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def process(command: list[str], log: Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        started = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environ})
-    try:
-        yield started
-    finally:
-        started.terminate()
-        started.wait(60)
-
-
-def until_ok(url: str, started: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 180
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url, timeout=60).status_code == 200:
-                return
-        if started.poll() is not None or time.monotonic() > until:
-            pytest.fail(f"the server did not come up:\n{log.read_text()[-4000:]}")
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ import openai
 import pytest
 from engine_texts import BLOCKED, REFUSAL, STEERED
 
+pytestmark = pytest.mark.engine
+
 FIRST, SECOND = STEERED.split()
 BEFORE = "It glows. The "
 SAID = f"{BEFORE}{STEERED} is."

@@ -10,6 +10,8 @@ import openai
 import pytest
 from engine_texts import BLOCKED, REFUSAL, STEERED
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.fixture(scope="module")
 def proxy(start_python: Any, start_proxy: Any) -> Iterator[Any]:

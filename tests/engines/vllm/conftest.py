@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,24 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
-from vllm_runs import API_KEY, HERE, Server, result_of
+from engine_processes import free_port
+from vllm_runs import ADMIN_KEY, API_KEY, HERE, Server, result_of
 from vllm_texts import VLLM_POLICY
 
-ROOT = HERE.parents[2]
 START_SECONDS = 420
-
-
-@pytest.fixture(scope="session")
-def vllm_model() -> str:
-    """The 270M Gemma model in the layout that vLLM loads."""
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "convert_gemma.py")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +55,7 @@ def server(
     vllm_model: str, vllm_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """vLLM's own OpenAI server with the middleware, and developer routes switched on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("server") / "log"
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server",
@@ -80,12 +64,12 @@ def server(
         "--host", "127.0.0.1", "--port", str(port), "--api-key", API_KEY,
         "--chat-template", str(HERE / "chat.jinja"),
         "--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-prompt-embeds",
-        "--middleware", "vllm_prism.PrismMiddleware",
+        "--enable-scale-out", "--middleware", "vllm_prism.PrismMiddleware",
     ]  # fmt: skip
     with log.open("w") as out:
         process = subprocess.Popen(
             command,
-            env=vllm_env | {"VLLM_SERVER_DEV_MODE": "1"},
+            env=vllm_env | {"VLLM_SERVER_DEV_MODE": "1", "PRISM_ADMIN_KEY": ADMIN_KEY},
             stdout=out,
             stderr=subprocess.STDOUT,
         )

@@ -19,6 +19,8 @@ from vllm.v1.request import Request
 
 from prism.tenants import Pepper
 
+pytestmark = pytest.mark.engine
+
 ASK = [{"role": "user", "content": "hello"}]
 REQUESTS: dict[type[Any], dict[str, Any]] = {
     ChatCompletionRequest: {"messages": ASK},

@@ -1,31 +1,27 @@
 """The same prompts as on every other engine, moderated and not: the same verdicts."""
 
+import httpx
 import pytest
-from engine_texts import POLICY, SAME_EVERYWHERE
+from engine_texts import SAME_EVERYWHERE
 from verdicts import verdicts
-from vllm_runs import result_of
 
 from prism.moderator import Moderator
 
 pytestmark = pytest.mark.engine
 
-
-@pytest.fixture(scope="module")
-def bare(vllm_model, vllm_env, tmp_path_factory):
-    watching = tmp_path_factory.mktemp("policy") / "watching.yaml"
-    watching.write_text(POLICY.replace("id: engines", "id: watching\nmode: monitor"))
-    return result_of(
-        "unmoderated_run.py", vllm_model, env=vllm_env | {"PRISM_POLICY": str(watching)}
-    )
+OPTIONS = {"model": "gemma", "max_tokens": 16, "temperature": 0}
 
 
-def test_verdicts_are_those_of_every_engine(server, bare, engine_policy):
-    with server.client() as client:
+def test_verdicts_are_those_of_every_engine(server, bare_vllm, engine_policy):
+    def asked(client, prompt):
+        reply = client.post("/v1/completions", json={**OPTIONS, "prompt": prompt})
+        choice = reply.json()["choices"][0]
+        return choice["text"], choice["finish_reason"]
 
-        def moderated(prompt):
-            body = {"model": "gemma", "prompt": prompt, "max_tokens": 16, "temperature": 0}
-            choice = client.post("/v1/completions", json=body).json()["choices"][0]
-            return choice["text"], choice["finish_reason"]
-
-        moderator = Moderator.from_policy(engine_policy)
-        assert verdicts(moderator, bare.__getitem__, moderated) == SAME_EVERYWHERE
+    with server.client() as client, httpx.Client(base_url=bare_vllm.url, timeout=180) as bare:
+        table = verdicts(
+            Moderator.from_policy(engine_policy),
+            lambda prompt: asked(bare, prompt)[0],
+            lambda prompt: asked(client, prompt),
+        )
+    assert table == SAME_EVERYWHERE

@@ -13,6 +13,7 @@ import httpx
 
 HERE = Path(__file__).parent
 API_KEY = "key-of-the-tests"
+ADMIN_KEY = "operators-key-of-the-tests"
 
 
 def result_of(script: str, *args: str, env: dict[str, str], timeout: float = 600) -> Any:
