@@ -44,9 +44,11 @@ def only(names: set[str]) -> list[str]:
 
 
 def test_native_server(native: Any, start_proxy: Any, conform_policy: Path) -> None:
-    asked = BOTH | {f"{api}.{how}.output" for api in ("responses", "messages")
-                    for how in ("whole", "stream")} | {"concurrent.streams"}  # fmt: skip
-    scripted = {"tools.chat.whole.arguments", "channels.reasoning.chat.stream"}
+    asked = BOTH | {f"responses.{how}.output" for how in ("whole", "stream")}
+    # The last: the server takes no grammar on this route, so nothing can make the model say it.
+    scripted = {
+        "tools.chat.whole.arguments", "channels.reasoning.chat.stream", "messages.stream.output",
+    }  # fmt: skip
     with start_proxy(native.url, "--policy", str(conform_policy)) as proxy:
         rows = conform(proxy.url, *only(asked | scripted))
     assert passed(rows) >= asked
