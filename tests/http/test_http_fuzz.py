@@ -267,8 +267,9 @@ noise = st.sampled_from(
 
 def clean(house: House, reply: Reply) -> bool:
     """Whether the policy has nothing against what went out."""
-    # "gasketso", put together from two pieces, is another word.
-    hidden = re.search(rb"\b" + HIDDEN + rb"\b", reply.body)
+    # "gasketso", put together from two pieces, is another word; so is "gasketé".
+    text = reply.body.decode("utf-8", "replace")
+    hidden = re.search(rf"\b{HIDDEN.decode()}\b", text)
     return hidden is None and not house.moderator.check_output(seen(reply)).blocked
 
 
