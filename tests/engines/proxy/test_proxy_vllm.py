@@ -199,15 +199,12 @@ def test_connections_are_used_again(vllm: Any, moderated: Any) -> None:
 
 
 def test_the_conformance_suite(vllm: Any, start_proxy: Any, tmp_path: Path) -> None:
-    """Its checks of what this engine can be made to say; all 130 have the scripted engine."""
+    """A few of its checks, in what this engine can be made to say.
+
+    The grammar that makes it speak is slow on a CPU; all 130 checks have the scripted engine.
+    """
     asked = {
-        f"{api}.{how}.{what}"
-        for api in ("chat", "completions")
-        for how in ("whole", "stream")
-        for what in ("prompt", "output", "harmless")
-    } | {
-        "stream.held.chat", "concurrent.streams", "chunks.unicode", "alike.stream.alike",
-        "bypass.parts-apart", "tenants.override.policy",
+        "chat.whole.output", "chat.stream.output", "completions.stream.prompt", "stream.held.chat",
     }  # fmt: skip
     policy = tmp_path / "conformance.yaml"
     policy.write_text(POLICY)
