@@ -17,6 +17,15 @@ Start = Callable[..., contextlib.AbstractContextManager[Running]]
 
 
 @pytest.fixture(scope="session")
+def patterns_policy(engine_policy: Path) -> Path:
+    """The engines' policy without score tiers, so that what is held back is a phrase's to say."""
+    path = engine_policy.with_name("patterns.yaml")
+    text = engine_policy.read_text(encoding="utf-8")
+    path.write_text(f"{text}tiers: {{sketch: off, encoder: off}}\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
 def start_native(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Start a native llama.cpp server."""
 
@@ -50,14 +59,14 @@ def start_python(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def start_proxy(engine_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
+def start_proxy(patterns_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Start ``prism proxy`` and wait until it is green."""
 
     @contextlib.contextmanager
     def start(upstream: str, *options: str) -> Iterator[Running]:
         log = tmp_path_factory.mktemp("proxy") / "log"
         command = [str(Path(sys.executable).with_name("prism")), "proxy", "--upstream", upstream]
-        command += ["--policy", str(engine_policy), "--port", "0", *options]
+        command += ["--policy", str(patterns_policy), "--port", "0", *options]
         with process(command, log) as started:
             until = time.monotonic() + 60
             while not (told := re.search(r"prism: health: (\S+)\n", log.read_text())):
