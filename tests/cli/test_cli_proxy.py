@@ -144,7 +144,8 @@ def test_it_says_where_it_listens_and_ends_in_order(running):
     )
     assert listening is not None
     assert lines[2] == f"prism: health: {listening[1]}/prism/health"
-    health = httpx.get(f"{listening[1]}/prism/health")  # nobody meets a closed door
+    # Nobody meets a closed door: the socket listens while policy and models are still loaded.
+    health = httpx.get(f"{listening[1]}/prism/health", timeout=60)
     assert health.status_code == 503
     assert health.json()["policy_id"] == "house"
     process.send_signal(signal.SIGINT)
