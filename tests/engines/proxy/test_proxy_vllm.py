@@ -13,9 +13,6 @@ import openai
 import pytest
 from engine_processes import Running
 from engine_texts import BLOCKED, REFUSAL, STEERED
-from proxy_conform import conform, passed
-
-from prism.conform.texts import POLICY
 
 pytestmark = pytest.mark.engine
 
@@ -196,18 +193,3 @@ def test_connections_are_used_again(vllm: Any, moderated: Any) -> None:
             assert client.post("/v1/completions", json=asked).status_code == 200
             seen |= connections()
     assert len(seen) <= 2  # one of this test's, and one of a self-test that ran meanwhile
-
-
-def test_the_conformance_suite(vllm: Any, start_proxy: Any, tmp_path: Path) -> None:
-    """A few of its checks, in what this engine can be made to say.
-
-    The grammar that makes it speak is slow on a CPU; all 130 checks have the scripted engine.
-    """
-    asked = {
-        "chat.whole.output", "chat.stream.output", "completions.stream.prompt", "stream.held.chat",
-    }  # fmt: skip
-    policy = tmp_path / "conformance.yaml"
-    policy.write_text(POLICY)
-    with start_proxy(vllm.url, "--policy", str(policy)) as proxy:
-        found = passed(conform(proxy.url, *(f"--only={name}" for name in sorted(asked))))
-    assert asked <= found
