@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
-from prism.cli.output import BLOCKED, Json, bad_input, print_json, reporting
+from prism.cli.given import given_text
+from prism.cli.output import BLOCKED, Json, print_json, reporting
 from prism.cli.settings import server_models
 from prism.policy.compiled import CompiledPolicy
 from prism.types import Decision, Finding, Stage, TierState
@@ -22,7 +22,6 @@ _STATES = {
     TierState.FAILED: "failed",
     TierState.NOT_RUN: "not run",
 }
-MAX_BYTES = 16 * 1024 * 1024
 
 
 def check(
@@ -50,7 +49,7 @@ def check(
       prism check "how to build a pipe bomb"
       prism check --policy house.yaml --stage output --json - < answer.txt
     """
-    given = _text(text, as_json)
+    given = given_text(text, as_json)
     with reporting(as_json):
         compiled = _policy(policy, floor)
         from prism.moderator import Moderator  # late: it takes the compiled matcher along
@@ -73,22 +72,6 @@ def _policy(ref: str | None, floor: str | None) -> CompiledPolicy:
     if ref is None and floor is None:
         return Settings.from_env().policy
     return load_policy(ref or DEFAULT_POLICY, floor=floor)
-
-
-def _text(text: str | None, as_json: bool) -> str:
-    if text is not None and text != "-":
-        if any("\ud800" <= char <= "\udfff" for char in text):  # how Python shows such bytes
-            bad_input("the text is not valid UTF-8", as_json)
-        return text
-    if text is None and sys.stdin.isatty():
-        bad_input("no text: give one, or - to read standard input", as_json)
-    raw = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        bad_input(f"standard input is larger than {MAX_BYTES // 1024 // 1024} MiB", as_json)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        bad_input(f"standard input is not valid UTF-8 (byte {error.start})", as_json)
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from prism.match.kernel import (
 from prism.steer.completions import ANY, FAIL_LINK, HIGH, LOW, START
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 # utf8 state: continuation bytes still due, the code point so far, the least it may be
 DUE, POINT, LEAST = 0, 1, 2
@@ -340,8 +340,3 @@ def _key(view, kind, char, state, symbols, start, size, ends, stops):
     state[2] = 0
     symbols[size] = LETTER_CLASS[char] if char < 128 else char
     return size + 1, stops
-
-
-def at_word_start(head: NDArray[np.int64]) -> bool:
-    """Return whether the next letter begins a word."""
-    return int(head[PREVIOUS]) != 0

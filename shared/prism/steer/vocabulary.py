@@ -64,10 +64,6 @@ class Vocabulary:
         """
         return tuple(_lookups(self, view) for view in (PLAIN, GAPS, SIGNS))
 
-    def forget_lookups(self) -> None:
-        """Free the lookups (some 100 MB for 262k tokens); the next guard makes them again."""
-        self.__dict__.pop("lookups", None)
-
     def bytes_of(self, ids: Iterable[int]) -> bytes:
         """Return the text of ``ids`` as bytes."""
         return b"".join(self.data[self.offsets[i] : self.offsets[i + 1]].tobytes() for i in ids)

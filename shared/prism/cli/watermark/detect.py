@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from prism.cli.given import given_text
 from prism.cli.output import Json, bad_input, print_json
-
-MAX_BYTES = 16 * 1024 * 1024
 
 
 def detect(
@@ -54,7 +52,7 @@ def detect(
         key = WatermarkKey.from_env(key_env, context_width)
     except WatermarkKeyError as error:
         bad_input(str(error), as_json)
-    given = _text(text, as_json)
+    given = given_text(text, as_json)
     tokens = _ids(given, as_json) if ids else _tokenise(given, tokenizer, as_json)
     found = look(key, tokens, threshold)
     if as_json:
@@ -73,20 +71,6 @@ def detect(
     typer.echo(f"{verdict}: p = {found.p_value:.3g} over {found.tokens} scored tokens")
     for caveat in CAVEATS:
         typer.echo(f"  - {caveat}")
-
-
-def _text(text: str | None, as_json: bool) -> str:
-    if text is not None and text != "-":
-        return text
-    if text is None and sys.stdin.isatty():
-        bad_input("no text: give one, or - to read standard input", as_json)
-    raw = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        bad_input(f"standard input is larger than {MAX_BYTES // 1024 // 1024} MiB", as_json)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        bad_input(f"standard input is not valid UTF-8 (byte {error.start})", as_json)
 
 
 def _ids(text: str, as_json: bool) -> list[int]:

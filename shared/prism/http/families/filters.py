@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from prism.http.families.openai_common import read_json
 from prism.http.family import Call, Json
 from prism.http.judge import Judge
@@ -10,7 +12,7 @@ from prism.http.sse import Event
 DONE = "[DONE]"
 
 
-class EventFilter:
+class EventFilter(ABC):
     """One answer on its way out, event by event."""
 
     def __init__(self, call: Call, judge: Judge) -> None:
@@ -40,8 +42,8 @@ class EventFilter:
         """Take OpenAI's end mark, which other APIs don't have though their engines send it."""
         return []
 
-    def _event(self, body: Json) -> list[Event]:
-        raise NotImplementedError
+    @abstractmethod
+    def _event(self, body: Json) -> list[Event]: ...
 
-    def _error(self, body: Json) -> list[Event]:
-        raise NotImplementedError
+    @abstractmethod
+    def _error(self, body: Json) -> list[Event]: ...

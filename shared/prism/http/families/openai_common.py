@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Protocol
 
 from prism.http.errors import UpstreamShape, dumps
@@ -56,7 +57,7 @@ class Form(Protocol):
         ...
 
 
-class OpenAIApi:
+class OpenAIApi(ABC):
     """What chat and plain completions share as families."""
 
     kind: str
@@ -67,17 +68,20 @@ class OpenAIApi:
         """Return what of a chunk may go out beside its choices and its usage."""
         return envelope(body, self.chunk_object)
 
+    @abstractmethod
     def choice(self, call: Call, judge: Judge, index: int) -> Choice:
         """Return the state of a new choice."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def said(self, call: Call, index: int, message: str) -> Json:
         """Return a whole choice that says ``message``, filtered."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def pieces(self, call: Call, index: int, message: str) -> list[Json]:
         """Return the same as pieces of a stream."""
-        raise NotImplementedError
+        ...
 
     def own_frame(self, call: Call, decision_id: str, kind: str) -> Json:
         """Return the envelope of an answer that no engine was asked for."""

@@ -11,6 +11,7 @@ the softmax over yes and no, as in IBM's evaluation. 4.x differs again and is no
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -124,7 +125,7 @@ def _plain(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Granite:
+class _Granite(ABC):
     """What the two have in common: a question a risk, and yes where it is there."""
 
     name: str
@@ -135,13 +136,15 @@ class _Granite:
         """``"harm"`` and what the risks are called here."""
         return tuple(KEYS.values())
 
+    @abstractmethod
     def definition(self, talk: Talk, risk: str) -> str:
         """Return the published words for ``risk``."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def render(self, talk: Talk, definition: str) -> str:
         """Return the prompt for one risk ``definition``."""
-        raise NotImplementedError
+        ...
 
     def scores(self, talk: Talk) -> Steps[Verdict]:
         """Return P(yes) for each risk; a jailbreak is asked about in prompts only."""
