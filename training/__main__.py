@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,9 @@ from training.sources import SOURCES
 
 SHIPPED = Path(__file__).parent.parent / "shared" / "prism" / "classify" / "data"
 STEPS = ("rows", "sketch", "encoder", "polish", "ship", "report")
-BATCHES = 1734
+BATCHES = 4267
 """Batches that the shipped encoder was trained for."""
-SECOND = 300
+SECOND = 500
 """Batches of the second stage."""
 VOCABULARY = 6000
 """Rows that carry the teacher's vocabulary."""
@@ -68,7 +68,7 @@ def polish(rows: list[Row], work: Path, batches: int = SECOND) -> None:
     """Go on from the encoder in ``work``, more slowly, with the contrast pairs among the rest.
 
     They come last because they are few and their sentences alike: from the start they would be
-    learnt by heart.
+    learnt by heart. So do the look-alikes of which most rows are kept for measuring.
     """
     from training.encoder import load, save, train
     from training.teacher import teach
@@ -76,8 +76,9 @@ def polish(rows: list[Row], work: Path, batches: int = SECOND) -> None:
 
     pairs = [row for row in second() if split_of(SOURCES["contrast"], row.family) == "train"]
     teach(pairs)
+    late = [replace(row, split="train") for row in rows if row.split == "late"]
     first = load(work / "encoder.first.safetensors")
-    mixed = [*rows, *pairs * 6]
+    mixed = [*rows, *pairs * 5, *late * 8]
     save(train(mixed, batches, peak=5e-5, seed=8, start=first), work / "encoder.safetensors")
 
 
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=SHIPPED, help="where the weights are written")
     parser.add_argument("--steps", nargs="*", choices=STEPS, default=STEPS)
     parser.add_argument("--batches", type=int, default=BATCHES)
+    parser.add_argument("--threads", type=int, default=1, help="torch's; sums differ with them")
     options = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options.work.mkdir(parents=True, exist_ok=True)
@@ -144,6 +146,10 @@ def main() -> None:
         rows = make_rows(options.data, options.work)
     else:
         rows = kept_rows(options.work)
+    if {"encoder", "polish"} & set(options.steps):
+        import torch
+
+        torch.set_num_threads(options.threads)
     if "sketch" in options.steps:
         make_sketch(rows, options.work)
     if "encoder" in options.steps:

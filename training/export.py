@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from training.encoder import HEADS, LAYERS, WIDTH, Encoder
+from training.encoder import HALVED_AT, HEADS, LAYERS, LONGEST, WIDTH, Encoder
 
 _MS = "com.microsoft"
 
@@ -60,6 +60,21 @@ class _Graph:
         return self.op("DynamicQuantizeMatMul", inputs, f"{name}.out", _MS)
 
 
+def _halved(g: _Graph, x: str, length: str) -> str:
+    """The mean of each two neighbouring tokens; an odd last one stands for both."""
+    two = g.const("two", np.array([2], np.int64))
+    one = g.const("one", np.array([1], np.int64))
+    start = g.const("start", np.zeros(1, np.int64))
+    half = g.op("Div", [g.op("Add", [length, one], "length.up"), two], "length.half")
+    table = g.const("firsts", np.arange(0, LONGEST, 2, dtype=np.int64))
+    first = g.op("Slice", [table, start, half, start], "first")
+    last = g.op("Sub", [length, one], "last")
+    second = g.op("Min", [g.op("Add", [first, one], "second.any"), last], "second")
+    parts = [g.op("Gather", [x, at], f"{at}.rows", axis=1) for at in (first, second)]
+    weight = g.const("half", np.array(0.5, np.float32))
+    return g.op("Mul", [g.op("Add", parts, "pairs"), weight], "halved")
+
+
 def to_onnx(model: Encoder) -> bytes:
     """Return the serialised graph: ``ids`` and ``types`` int64 ``[b, s]`` → ``logits``."""
     w = {k.replace("/", "."): v.detach().float().numpy() for k, v in model.body.items()}
@@ -91,6 +106,8 @@ def to_onnx(model: Encoder) -> bytes:
     x = g.op("LayerNormalization", inputs, "embedded", epsilon=1e-12)
     for i in range(LAYERS):
         at = f"encoder.layer.{i}."
+        if i == HALVED_AT:
+            x = _halved(g, x, shape)
         parts = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
         weight = np.concatenate([w[f"{part}.weight"] for part in parts])
         bias = np.concatenate([w[f"{part}.bias"] for part in parts])

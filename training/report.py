@@ -30,7 +30,7 @@ from training.rows import Row, with_answers
 from training.scores import encoder_logits, encoder_scores, sketch_scores, stage_of
 from training.targets import Floats, mix
 
-PER_SOURCE, PER_EVERYDAY = 80, 240
+PER_SOURCE, PER_EVERYDAY, PER_ALIKE = 80, 240, 500
 """Rows of a source that are measured; thresholds need more of everyday traffic."""
 RATES = (0.005, 0.01, 0.02)
 KEPT = 0.99
@@ -43,9 +43,15 @@ def sample(rows: Iterable[Row], split: str) -> list[Row]:
     for row in rows:
         if row.split == split and row.source != "vocabulary":
             count[row.source] = count.get(row.source, 0) + 1
-            if count[row.source] <= (PER_EVERYDAY if row.source in EVERYDAY else PER_SOURCE):
+            if count[row.source] <= _most(row.source):
                 kept.append(row)
     return kept
+
+
+def _most(source: str) -> int:
+    if source == ALIKE:
+        return PER_ALIKE
+    return PER_EVERYDAY if source in EVERYDAY or source in DANGER else PER_SOURCE
 
 
 EVERYDAY = frozenset(
@@ -56,6 +62,14 @@ EVERYDAY = frozenset(
     }
 )  # fmt: skip
 """Sets of ordinary requests and answers; look-alikes of harm are measured apart."""
+INSTRUCTIONS = EVERYDAY - {
+    "awesome_chatgpt_prompts", "bfcl_tools_benign", "cyberseceval_instruct_benign", "p3_t0_benign",
+}  # fmt: skip
+"""Of these, what people ask in their own words: no personas, tool schemas or task formats."""
+DANGER = ("jailbreakbench", "tdc2023", "dangerousqa", "ailuminate_demo")
+"""Plainly dangerous prompts; of the last other rows were trained on."""
+ALIKE = "wildguardtest_benign"
+"""Harmless prompts that look harmful, kept from training altogether."""
 
 
 def everyday(row: Row) -> bool:
@@ -105,9 +119,32 @@ def report(rows: list[Row], files: Path, work: Path) -> None:
             "thresholds": _thresholds(full[here][calm[here]], quick[here][calm[here]]),
             "skip": _skip(picked, quick[here], full[here], calm[here]),
         }
+    out["plain"] = plain(held, quick, full)
     (work / "report.json").write_text(json.dumps(out, indent=1), encoding="utf-8")
     (work / "report.md").write_text(_markdown(out), encoding="utf-8")
     print(f"written: {work / 'report.md'}")
+
+
+def plain(rows: Sequence[Row], quick: Floats, full: Floats) -> dict[str, Any]:
+    """``harm`` of dangerous prompts and of look-alikes, where 1 % of instructions are flagged."""
+    out: dict[str, Any] = {}
+    prompts = np.array([row.response is None for row in rows])
+    sources = np.array([row.source for row in rows])
+    calm = prompts & np.array([row.source in INSTRUCTIONS and everyday(row) for row in rows])
+    if not calm.any():
+        return out
+    for tier, scores in (("encoder", full[:, 0]), ("sketch", quick[:, 0])):
+        bar = threshold_at(scores[calm], np.zeros(int(calm.sum()), np.float32), 0.01)
+        entry: dict[str, Any] = {"instructions": int(calm.sum()), "threshold": round(bar, 4)}
+        danger = prompts & np.isin(sources, DANGER)
+        groups = {"all dangerous": danger}
+        groups |= {name: prompts & (sources == name) for name in (*DANGER, ALIKE)}
+        for name, at in groups.items():
+            if at.any():
+                shares = [round(float((scores[at] >= to).mean()), 3) for to in (bar, 0.5)]
+                entry[name] = {"rows": int(at.sum()), "above": shares[0], "above_half": shares[1]}
+        out[tier] = entry
+    return out
 
 
 def _by_category(rows: Sequence[Row], quick: Floats, full: Floats) -> dict[str, Any]:
@@ -197,7 +234,7 @@ def _skip(rows: Sequence[Row], quick: Floats, full: Floats, calm: np.ndarray) ->
 
 
 def _markdown(out: dict[str, Any]) -> str:
-    lines = []
+    lines = _plain_lines(out.get("plain", {}))
     for stage in ("prompt", "output"):
         lines += [f"### {stage}: categories", "", _HEAD, _RULE]
         for name, tiers in out[stage]["categories"].items():
@@ -223,6 +260,30 @@ def _markdown(out: dict[str, Any]) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _plain_lines(plain: dict[str, Any]) -> list[str]:
+    if not plain:
+        return []
+    one, two = plain["encoder"], plain["sketch"]
+    lines = [
+        "### Dangerous prompts and look-alikes",
+        "",
+        f"1 % of {one['instructions']} everyday instructions score {one['threshold']} or more with "
+        f"the encoder, {two['threshold']} with the sketch. Shares of other prompts above that, and "
+        "above 0.5:",
+        "",
+        "| | rows | encoder | above 0.5 | sketch | above 0.5 |",
+        "|-|-|-|-|-|-|",
+    ]
+    for name in ("all dangerous", *DANGER, ALIKE):
+        if name in one:
+            a, b = one[name], two[name]
+            lines.append(
+                f"| {name} | {a['rows']} | {a['above']} | {a['above_half']} | {b['above']} | "
+                f"{b['above_half']} |"
+            )
+    return [*lines, ""]
 
 
 _HEAD = "| | rows | positive | AUPRC | F1 | recall at 1 % | sketch AUPRC | sketch recall at 1 % |"

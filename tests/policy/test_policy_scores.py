@@ -9,6 +9,7 @@ from prism.classify.models import ModelsError
 from prism.policy import load_policy
 from prism.policy.canonical import canonical
 from prism.policy.compiler import compose_policy
+from prism.policy.compose import apply_floor
 from prism.policy.diff import diff
 from prism.policy.show import explain
 from prism.policy.testing import load_suite, run_suite
@@ -75,6 +76,21 @@ def test_everything_of_it_is_in_the_digest_and_in_what_is_shown(write):
     assert rows["", "unknown_language"].origins == ("house.yaml:3",)
     assert rows["", "tiers.sketch"].value == "on"
     assert rows["a", "thresholds"].origins == ("house.yaml:5",)
+
+
+def test_a_floor_that_acts_on_scores_in_the_sampler_does_so_in_whatever_is_above(write):
+    on = load_policy(write(HEAD + RULE.format("thresholds: 0.8")))
+    path = write(HEAD + "token_scores: off\n" + RULE.format("thresholds: 0.8"))
+    off = load_policy(path)
+    assert (on.token_scores, off.token_scores) == ("on", "off")
+    assert on.digest != off.digest
+    assert [(c.key, c.direction) for c in diff(on, off)] == [("token_scores", "looser")]
+    assert [(c.key, c.direction) for c in diff(off, on)] == [("token_scores", "stricter")]
+    rows = {row.key: row for row in explain(off, (compose_policy(path),))}
+    assert rows["token_scores"].origins == ("house.yaml:3",)
+    assert apply_floor(off, on).token_scores == "on"
+    assert apply_floor(on, off).token_scores == "on"
+    assert apply_floor(off, off).token_scores == "off"
 
 
 TESTS = """\

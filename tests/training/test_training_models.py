@@ -62,7 +62,7 @@ def test_a_run_told_to_fall_says_how_to_reproduce_it(
 
 @pytest.mark.usefixtures("pretrained")
 def test_the_exported_graph_says_what_the_model_says() -> None:
-    model = encoder.Encoder(seed=5)
+    model = encoder.Encoder(seed=5).eval()
     session = onnxruntime.InferenceSession(export.to_onnx(model))
     generator = np.random.default_rng(4)
     for length in (2, 17, encoder.LONGEST):

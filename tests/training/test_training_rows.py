@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from training.labels import CATEGORIES, COLUMNS, HAZARDS
-from training.rows import Row, read_all, with_answers
+from training.rows import Row, read_all, split_of, with_answers
 from training.sources import SOURCES, asks, benign
 from training.targets import matrix, mix
 from training.written import generate, second
@@ -133,3 +133,14 @@ def test_a_comment_stands_for_an_answer_too() -> None:
         ("", "zephyr"),
         ("gloom", None),
     ]
+
+
+def test_a_set_held_out_is_never_in_the_first_stage_and_a_late_one_in_part_in_the_second() -> None:
+    keys = [f"zephyr {number}" for number in range(600)]
+    kept = {split_of(SOURCES["tdc2023"], key) for key in keys}
+    late = [split_of(SOURCES["wildguardtest_benign"], key) for key in keys]
+
+    assert kept == {"calibrate", "test"}
+    assert set(late) == {"late", "calibrate", "test"}
+    assert 0.3 < late.count("late") / len(late) < 0.45
+    assert 0.45 < late.count("test") / len(late) < 0.55

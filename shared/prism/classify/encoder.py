@@ -28,7 +28,7 @@ from prism.classify.sketch import FloatArray, Sketch
 from prism.types import Stage
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 WINDOW = 128
 """Tokens of a window, markers included."""
@@ -109,15 +109,14 @@ class Encoder:
         """Return calibrated probabilities of prompts, float32 ``[n, categories]``."""
         out = np.empty((len(texts), len(self.categories)), np.float32)
         for index, text in enumerate(texts):
-            out[index] = self.combined(self.logits(None, text), Stage.PROMPT, text)
+            out[index] = self._judge(None, text)
         return out
 
     def responses(self, pairs: Sequence[tuple[str | None, str]]) -> FloatArray:
         """Return those of responses, each given its prompt (None: unknown), ``[n, categories]``."""
         out = np.empty((len(pairs), len(self.categories)), np.float32)
         for index, (prompt, response) in enumerate(pairs):
-            logits = self.logits(prompt or "", response)
-            out[index] = self.combined(logits, Stage.OUTPUT, response)
+            out[index] = self._judge(prompt or "", response)
         return out
 
     def logits(self, prompt: str | None, text: str) -> FloatArray:
@@ -125,8 +124,21 @@ class Encoder:
 
         ``prompt`` None reads ``text`` as a prompt, otherwise as the response to it.
         """
+        return self._highest(self.windows(prompt, text))
+
+    def _judge(self, prompt: str | None, text: str) -> FloatArray:
+        read = self._read(text)
+        logits = self._highest(self._windows(prompt, list(read.ids)))
+        # What was read once tells the language too.
+        tokens = read.tokens if len(text) <= _SEEN else None
+        stage = Stage.PROMPT if prompt is None else Stage.OUTPUT
+        return self._combined(logits, stage, text, self._foreign_share(text, tokens))
+
+    def _highest(
+        self, windows: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    ) -> FloatArray:
         best = np.full(len(self.columns), -np.inf, np.float32)
-        for ids, types in self.windows(prompt, text):
+        for ids, types in windows:
             (found,) = self._session.run(None, {"ids": ids[None], "types": types[None]})
             np.maximum(best, found[0], out=best)
         return best
@@ -135,10 +147,14 @@ class Encoder:
         self, prompt: str | None, text: str
     ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Return (ids, types) of each window, int64 ``[≤ WINDOW]``; at least one."""
+        return self._windows(prompt, list(self._read(text).ids))
+
+    def _windows(
+        self, prompt: str | None, ids: list[int]
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         head = [_CLS]
         if prompt is not None:
-            head += [*self._ids(prompt[-8 * WINDOW :])[-CONTEXT:], _SEP]
-        ids = self._ids(text)
+            head += [*self._read(prompt[-8 * WINDOW :]).ids[-CONTEXT:], _SEP]
         room = WINDOW - len(head) - 1
         out = []
         begin = 0
@@ -161,6 +177,9 @@ class Encoder:
         wholly from four tenths) and in words that its vocabulary knows only in pieces (pieces that
         go on with a word: from 30 % of the tokens on, wholly from 50 %; English has 4 %).
         """
+        return self._foreign_share(text, None)
+
+    def _foreign_share(self, text: str, tokens: list[str] | None) -> float:
         letters = foreign = 0
         for char in text[:_SEEN]:
             if char.isalpha():
@@ -169,25 +188,28 @@ class Encoder:
         other = _ramp(foreign / letters, 0.1, 0.4) if letters else 0.0
         if other == 1.0:
             return other
-        tokens = self._tokenizer.encode(_encodable(text[:_SEEN]), add_special_tokens=False).tokens
+        if tokens is None:
+            tokens = self._read(text[:_SEEN]).tokens
         words = [token for token in tokens if token.startswith("##") or token.isalpha()]
         if len(words) < _FEW:
             return other
         pieces = sum(token.startswith("##") for token in words)
         return max(other, _ramp(pieces / len(words), 0.3, 0.5))
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
+    def _read(self, text: str) -> Encoding:
+        return self._tokenizer.encode(_encodable(text), add_special_tokens=False)
 
     def combined(self, logits: FloatArray, stage: Stage, text: str) -> FloatArray:
         """Return the categories' probabilities from what ``logits`` returned of ``text``."""
+        return self._combined(logits, stage, text, self.foreign_share(text))
+
+    def _combined(self, logits: FloatArray, stage: Stage, text: str, foreign: float) -> FloatArray:
         at = 0 if stage is Stage.PROMPT else 1
         quick = self._sketch.score(text, stage)
         quick = np.clip(quick, 1e-6, 1 - 1e-6)
         sketch = np.log(quick) - np.log1p(-quick)
         found = combine_features(logits, self._combination.hazards, sketch)
         joint = self._combination.weights[at] @ found + self._combination.biases[at]
-        foreign = self.foreign_share(text)
         joint = (1 - foreign) * joint + foreign * sketch
         return np.asarray(1 / (1 + np.exp(-np.clip(joint, -30, 30))), np.float32)
 

@@ -31,12 +31,25 @@ class SketchError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Weights:
+class Weights:
     """``embeddings`` int8 [buckets, d]; ``heads`` float32 [stage, category, d]; ``biases``."""
 
     embeddings: NDArray[np.int8]
     heads: NDArray[np.float32]
     biases: NDArray[np.float32]
+
+    def probabilities(
+        self, stage: Stage, sums: NDArray[np.int64] | NDArray[np.float64], count: int
+    ) -> FloatArray:
+        """Return the scores of a text of ``count`` features with these ``sums``, ``[d]``."""
+        at = _STAGES.index(stage)
+        logits = self.heads[at] @ (sums / np.sqrt(max(count, 1))) + self.biases[at]
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -30.0, 30.0))), np.float32)
+
+    def linear(self, stage: Stage) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the linear functions of ``stage``: ``[category, d]``, and ``[category]``."""
+        at = _STAGES.index(stage)
+        return self.heads[at], self.biases[at]
 
 
 class Sketch:
@@ -46,7 +59,7 @@ class Sketch:
         """Read the weights from the bytes of an ``.npz`` file. Raises ``SketchError``."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                weights = _Weights(arrays["embeddings"], arrays["heads"], arrays["biases"])
+                weights = Weights(arrays["embeddings"], arrays["heads"], arrays["biases"])
                 names = bytes(arrays["categories"]).decode("ascii").split()
         except (KeyError, ValueError, OSError, EOFError) as error:
             raise SketchError(f"these are no weights of a sketch: {error}") from None
@@ -57,7 +70,7 @@ class Sketch:
         """Column order of every scores array; has ``harm`` and ``inj``."""
         self.digest: str = hashlib.sha256(data).hexdigest()
         """SHA-256 of the weights' file, hex."""
-        self._weights = weights
+        self.weights = weights
 
     @classmethod
     def shipped(cls) -> Sketch:
@@ -66,7 +79,7 @@ class Sketch:
 
     def start(self, stage: Stage) -> SketchStream:
         """Begin a text of ``stage``."""
-        return SketchStream(self._weights, _STAGES.index(stage))
+        return SketchStream(self.weights, stage)
 
     def score(self, text: str, stage: Stage) -> FloatArray:
         """Return the calibrated probabilities of a whole text, float32 ``[categories]``."""
@@ -80,7 +93,7 @@ class SketchStream:
 
     __slots__ = ("_buffer", "_count", "_stage", "_state", "_sums", "_weights")
 
-    def __init__(self, weights: _Weights, stage: int) -> None:
+    def __init__(self, weights: Weights, stage: Stage) -> None:
         self._weights = weights
         self._stage = stage
         self._state = np.zeros(features.STATE, np.uint64)
@@ -107,9 +120,7 @@ class SketchStream:
         sums = self._sums.copy()
         found = features.finish(self._state.copy(), self._buffer)
         features.accumulate(self._weights.embeddings, self._buffer, found, sums)
-        text = sums / np.sqrt(max(self._count + found, 1))
-        logits = self._weights.heads[self._stage] @ text + self._weights.biases[self._stage]
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -30.0, 30.0))), np.float32)
+        return self._weights.probabilities(self._stage, sums, self._count + found)
 
 
 @cache
