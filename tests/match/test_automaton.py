@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,22 +31,46 @@ def test_every_occurrence_is_found_at_its_end(words, text):
     assert found == {(i, p) for p in patterns for i in range(len(text)) if text.startswith(p, i)}
 
 
+def node_of(block, prefix):
+    node = np.int32(0)
+    for char in prefix:
+        node = ac.advance(block, node, np.int32(ord(char)))
+    return node
+
+
+@settings(deadline=None)
 @given(WORDS, st.data())
-def test_subtree_marks_are_those_of_the_trie(words, data):
+def test_what_is_held_at_a_node_is_what_its_patterns_say(words, data):
     patterns = sorted(set(words))
-    marked = np.array([data.draw(st.booleans()) for _ in patterns], np.bool_)
-    block = ac.build(patterns)
-    result = ac.subtree_any(block, marked)
-    kept = [p for p, m in zip(patterns, marked, strict=True) if m]
-    for pattern in patterns:
-        node = np.int32(0)
-        for i, char in enumerate(pattern):
-            node = ac.advance(block, node, np.int32(ord(char)))
-            prefix = pattern[: i + 1]
-            expected = any(k.startswith(prefix) and k != prefix for k in kept)
-            assert bool(result[node]) == expected
+    marks = [[data.draw(st.booleans()) for _ in patterns] for _ in range(3)]
+    symbols = np.array([ord(char) for pattern in patterns for char in pattern], np.int32)
+    bounds = np.cumsum([0, *map(len, patterns)], dtype=np.int64)
+    block = ac.assemble(symbols, bounds, *(np.array(mark, np.bool_) for mark in marks))
+    held, loose, free = (
+        [p for p, marked in zip(patterns, mark, strict=True) if marked] for mark in marks
+    )
+    for prefix in {pattern[: i + 1] for pattern in patterns for i in range(len(pattern))}:
+        bits = ac.held_at(block, node_of(block, prefix))
+        assert bool(bits & ac.OPEN) == any(p.startswith(prefix) and p != prefix for p in held)
+        assert bool(bits & ac.ENDS) == (prefix in held)
+        assert bool(bits & ac.LOOSE) == any(p.startswith(prefix) for p in loose)
+        assert bool(bits & ac.FREE) == any(p.startswith(prefix) for p in free)
 
 
-def test_packing_loses_nothing():
-    block = ac.build(["he", "hers", "his", "she"])
-    assert np.array_equal(ac.pack(ac.unpack(block)), block)
+@settings(deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=200), min_size=1, max_size=12, unique=True))
+def test_nothing_of_the_patterns_is_lost(words):
+    block = ac.build(words)
+    symbols, bounds = ac.patterns_of(block)
+    expected = [[ord(char) for char in word] for word in sorted(words)]
+    assert [symbols[a:b].tolist() for a, b in itertools.pairwise(bounds)] == expected
+    assert ac.longest(block) == max(map(len, words))
+    for number, word in enumerate(sorted(words)):
+        node = node_of(block, word)
+        assert ac.depth_of(block, node) == len(word)
+        assert ac.path_of(block, node) == number
+
+
+def test_a_block_is_not_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        ac.build(["she", "he"])[0] = 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import pytest
@@ -16,7 +17,6 @@ from prism.policy import PolicyError
 from prism.types import Action, Stage
 
 KINDS = ("organisation", "person", "place")
-NAMES = PiiSet([Wanted(kind, (kind,), True) for kind in KINDS])
 # Persons of history, so that nobody's data is here.
 TEXT = (
     "Ada Lovelace wrote to Charles Babbage from London. The zephyr lantern was on the table! "
@@ -24,8 +24,14 @@ TEXT = (
 )
 
 
+@functools.cache
+def names():
+    """The three kinds. Not at import: a run that leaves this file out need not load the model."""
+    return PiiSet([Wanted(kind, (kind,), True) for kind in KINDS])
+
+
 def found(text, cuts=()):
-    scanner, matches, at = NAMES.scanner(), [], 0
+    scanner, matches, at = names().scanner(), [], 0
     for cut in [*sorted(cuts), len(text)]:
         matches += scanner.feed(text[at:cut])
         at = cut
@@ -51,7 +57,7 @@ def test_any_split_finds_the_same(cuts):
 
 def test_a_sentence_that_never_ends_is_judged_in_parts():
     text = "and then " * 100 + "Ada Lovelace came"
-    scanner, longest = NAMES.scanner(), 0
+    scanner, longest = names().scanner(), 0
     for at, char in enumerate(text, 1):
         scanner.feed(char)
         longest = max(longest, at - scanner.open_from())

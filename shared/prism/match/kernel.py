@@ -25,7 +25,36 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from prism.match.automaton import DEPTH, FAIL, OUTPUT, OUTPUT_LINK, advance
+from prism.match.automaton import (
+    ENDS,
+    FREE,
+    LOOSE,
+    OPEN,
+    PAIRS,
+    SUFFIX,
+    TERMINAL,
+    advance,
+    child_of,
+    depth_of,
+    fail_of,
+    held_at,
+    path_of,
+)
+from prism.match.entries import (
+    BOUNDED,
+    BOUNDS,
+    FLAGS,
+    LEET,
+    LETTERS,
+    OF_PATTERN,
+    REPEATS,
+    RUN_SHIFT,
+    SPACING,
+    SYMBOLS,
+    TEXT,
+    WORD,
+    letter_at,
+)
 
 PLAIN, GAPS, SIGNS = 0, 1, 2
 VIEWS = 3
@@ -38,7 +67,6 @@ HEAD = 2 + 4 * VIEWS
 START, END, CHAR, RUN, GAP_BEFORE, INITIAL, ALONE = range(7)
 FIELDS = 7
 GAP_NONE, GAP_PUNCT, GAP_SPACE = 0, 1, 2
-SPACING, LEET, REPEATS, BOUNDED = 1, 2, 4, 8
 # Joining or splitting words is taken for a disguise only when so many letters agree that ordinary
 # neighbours ("the rapist") do not; single letters and pairs set apart always are.
 LONG_ENOUGH, LONG_ENOUGH_PUNCT, SHORT_PIECE = 10, 6, 2
@@ -46,23 +74,6 @@ LONG_ENOUGH, LONG_ENOUGH_PUNCT, SHORT_PIECE = 10, 6, 2
 _LETTER, _SPACE, _PUNCT, _DROP, _EXPAND = 0, 1, 2, 3, 4
 _SHIFT = 24
 _MASK = (1 << 24) - 1
-
-
-# Entries block (int32): four offsets, then of_pattern [p + 1], offset [e + 1], flags [e] and, per
-# symbol of each entry, three numbers: the letter, how many in a row, 1 where a new word begins.
-OF_PATTERN, OFFSET, FLAGS, SYMBOLS = range(4)
-# What may still be held at a node: a pattern continues, one without word boundaries does, one ends.
-OPEN, LOOSE, ENDS = 1, 2, 4
-
-
-def pack_entries(
-    of_pattern: list[int], offset: list[int], flags: list[int], symbols: list[tuple[int, int, int]]
-) -> NDArray[np.int32]:
-    """Lay out the phrases behind each squeezed pattern in one block."""
-    parts = [np.array(part, np.int32) for part in (of_pattern, offset, flags)]
-    parts.append(np.array(symbols, np.int32).reshape(-1))
-    starts = np.cumsum([4, *(len(part) for part in parts)])
-    return np.concatenate([starts[:4].astype(np.int32), *parts])
 
 
 SIGNS_AS_LETTERS = {"@": "a", "$": "s", "!": "i", "|": "i", "+": "t", "(": "c", "#": "h"}
@@ -96,10 +107,10 @@ def _verify(entries, entry, ring, view, count, mask):
 
     0 means that no disguise is needed: then ``PLAIN`` has the match already.
     """
-    begin = entries[entries[OFFSET] + entry]
-    length = entries[entries[OFFSET] + entry + 1] - begin
+    text = entries[BOUNDS] + entries[entries[TEXT] + entry]
+    begin = entries[SYMBOLS] + entries[text]
+    length = entries[text + 1] - entries[text]
     flags = entries[entries[FLAGS] + entry]
-    symbols = entries[SYMBOLS] + 3 * begin
     first = count - length
     if flags & BOUNDED and not ring[view, first & mask, INITIAL]:
         return -1
@@ -110,13 +121,14 @@ def _verify(entries, entry, ring, view, count, mask):
     for i in range(length):
         at = (first + i) & mask
         char = ring[view, at, CHAR]
-        if char != entries[symbols + 3 * i]:
+        symbol = letter_at(entries, begin, length, flags, i)
+        if char != symbol & LETTERS:
             # Only a digit or a sign stands for another letter: "fail" is not "fall".
             if not 48 <= char <= 57 and not (char < 128 and SIGN_LETTER[char] != 0):
                 return -1
             via |= LEET
         run = ring[view, at, RUN]
-        wanted = entries[symbols + 3 * i + 1]
+        wanted = symbol >> RUN_SHIFT
         if run < wanted:
             return -1
         if run > wanted:
@@ -124,7 +136,7 @@ def _verify(entries, entry, ring, view, count, mask):
         letters += wanted
         if i > 0:
             gap = ring[view, at, GAP_BEFORE]
-            if entries[symbols + 3 * i + 2]:
+            if symbol & WORD:
                 if gap == GAP_NONE:
                     joined += 1
             elif gap == GAP_SPACE:
@@ -152,26 +164,29 @@ def _verify(entries, entry, ring, view, count, mask):
 def _report(squeezed, entries, head, ring, view, bounded, mask, out, found):
     """Check every squeezed pattern that ends at the view's node; return the new number of hits."""
     base = 2 + 4 * view
-    node = head[base + NODE]
-    if squeezed[squeezed[OUTPUT] + node] < 0:
-        node = squeezed[squeezed[OUTPUT_LINK] + node]
-    while node != 0:
-        pattern = entries[OF_PATTERN] + squeezed[squeezed[OUTPUT] + node]
-        for entry in range(entries[pattern], entries[pattern + 1]):
-            if (entries[entries[FLAGS] + entry] & BOUNDED != 0) != bounded:
-                continue
-            via = _verify(entries, entry, ring, view, head[base + COUNT], mask)
-            if via > 0 and found < len(out):
-                at = entries[OFFSET] + entry
-                length = entries[at + 1] - entries[at]
-                last = (head[base + COUNT] - 1) & mask
-                out[found, 0] = 1
-                out[found, 1] = entry
-                out[found, 2] = ring[view, (head[base + COUNT] - length) & mask, START]
-                out[found, 3] = ring[view, last, END]
-                out[found, 4] = via
-                found += 1
-        node = squeezed[squeezed[OUTPUT_LINK] + node]
+    node = np.int32(head[base + NODE])
+    pairs = squeezed[PAIRS]
+    word = squeezed[pairs + 2 * node]
+    while word & (TERMINAL | SUFFIX):
+        if word & TERMINAL:
+            pattern = entries[OF_PATTERN] + path_of(squeezed, node)
+            for entry in range(entries[pattern], entries[pattern + 1]):
+                if (entries[entries[FLAGS] + entry] & BOUNDED != 0) != bounded:
+                    continue
+                via = _verify(entries, entry, ring, view, head[base + COUNT], mask)
+                if via > 0 and found < len(out):
+                    length = depth_of(squeezed, node)
+                    last = (head[base + COUNT] - 1) & mask
+                    out[found, 0] = 1
+                    out[found, 1] = entry
+                    out[found, 2] = ring[view, (head[base + COUNT] - length) & mask, START]
+                    out[found, 3] = ring[view, last, END]
+                    out[found, 4] = via
+                    found += 1
+        if not word & SUFFIX:
+            break
+        node = fail_of(squeezed, node)
+        word = squeezed[pairs + 2 * node]
     return found
 
 
@@ -198,25 +213,54 @@ def _plain(plain, head, ring, mask, char, at, out, found):
     _push(head, ring, PLAIN, mask, char, at, 1)
     node = advance(plain, np.int32(head[base + NODE]), char)
     head[base + NODE] = node
-    if plain[plain[OUTPUT] + node] < 0:
-        node = plain[plain[OUTPUT_LINK] + node]
-    while node != 0:
-        if found < len(out):
+    pairs = plain[PAIRS]
+    word = plain[pairs + 2 * node]
+    while word & (TERMINAL | SUFFIX):
+        if word & TERMINAL and found < len(out):
             count = head[base + COUNT]
-            first = count - plain[plain[DEPTH] + node]
+            first = count - depth_of(plain, node)
             if ring[PLAIN, first & mask, CHAR] == 32:
                 first += 1
             last = count - 1
             if char == 32:
                 last -= 1
             out[found, 0] = 0
-            out[found, 1] = plain[plain[OUTPUT] + node]
+            out[found, 1] = path_of(plain, node)
             out[found, 2] = ring[PLAIN, first & mask, START]
             out[found, 3] = ring[PLAIN, last & mask, END]
             out[found, 4] = 0
             found += 1
-        node = plain[plain[OUTPUT_LINK] + node]
+        if not word & SUFFIX:
+            break
+        node = fail_of(plain, node)
+        word = plain[pairs + 2 * node]
     return found
+
+
+@njit(cache=True)
+def _advance_live(squeezed, ring, view, count, mask, node, symbol):
+    """Return the view's node after its last symbol, leaving out what can't become a hit.
+
+    What begins within a word can't where every pattern begins with one, so most of a text is read
+    at the root. Where the symbols of ``node`` begin a word, so do those of its child.
+    """
+    if not held_at(squeezed, 0) & FREE:
+        if node != 0 or ring[view, (count - 1) & mask, INITIAL]:
+            child = child_of(squeezed, node, symbol)
+            if child != 0 or node == 0:
+                return child
+        at = count - 1
+        first = count - depth_of(squeezed, node) if node != 0 else count
+        while at >= first and not ring[view, at & mask, INITIAL]:
+            at -= 1
+        if at < first:
+            return np.int32(0)
+    node = advance(squeezed, node, symbol)
+    while node != 0 and not held_at(squeezed, node) & FREE:
+        if ring[view, (count - depth_of(squeezed, node)) & mask, INITIAL]:
+            break
+        node = fail_of(squeezed, node)
+    return node
 
 
 @njit(cache=True)
@@ -234,7 +278,10 @@ def _letter(squeezed, entries, head, ring, view, mask, char, at, initial, out, f
     else:
         _push(head, ring, view, mask, char, at, initial)
         symbol = np.int32(LETTER_CLASS[char] if char < 128 else char)
-        head[base + NODE] = advance(squeezed, np.int32(head[base + NODE]), symbol)
+        node = np.int32(head[base + NODE])
+        head[base + NODE] = _advance_live(
+            squeezed, ring, view, head[base + COUNT], mask, node, symbol
+        )
     return _report(squeezed, entries, head, ring, view, False, mask, out, found)
 
 
@@ -266,6 +313,29 @@ def _fold_one(plain, squeezed, entries, head, ring, mask, kind, char, at, out, f
 
 
 @njit(cache=True)
+def feed_one(table, plain, squeezed, entries, head, ring, mask, cp, out, found):
+    """Read one character; return the new number of rows in ``out`` (see ``feed``)."""
+    at = head[READ]
+    value = table[table[1] + table[table[0] + (cp >> 8)] * 256 + (cp & 255)]
+    kind, char = value >> _SHIFT, value & _MASK
+    if value < 0:
+        kind, char = _LETTER if value == -1 else _PUNCT, np.int32(cp)
+    if kind == _EXPAND:
+        expansion = table[2] + char
+        for k in range(table[expansion]):
+            code = table[expansion + 1 + k]
+            kind, char = code >> _SHIFT, np.int32(code & _MASK)
+            found = _fold_one(
+                plain, squeezed, entries, head, ring, mask, kind, char, at, out, found
+            )
+    elif kind != _DROP:
+        char = np.int32(char)
+        found = _fold_one(plain, squeezed, entries, head, ring, mask, kind, char, at, out, found)
+    head[READ] += 1
+    return found
+
+
+@njit(cache=True)
 def feed(table, plain, squeezed, entries, head, ring, cps, begin, out):
     """Read ``cps[begin:]`` until the end or until ``out`` may overflow.
 
@@ -277,42 +347,7 @@ def feed(table, plain, squeezed, entries, head, ring, cps, begin, out):
     i = begin
     room = len(out) // 2
     while i < len(cps) and found < room:
-        cp = cps[i]
-        at = head[READ]
-        value = table[table[1] + table[table[0] + (cp >> 8)] * 256 + (cp & 255)]
-        if value == -1:
-            found = _fold_one(
-                plain, squeezed, entries, head, ring, mask, _LETTER, cp, at, out, found
-            )
-        elif value == -2:
-            found = _fold_one(
-                plain, squeezed, entries, head, ring, mask, _PUNCT, cp, at, out, found
-            )
-        else:
-            kind = value >> _SHIFT
-            char = np.int32(value & _MASK)
-            if kind == _EXPAND:
-                expansion = table[2] + char
-                for k in range(table[expansion]):
-                    code = table[expansion + 1 + k]
-                    found = _fold_one(
-                        plain,
-                        squeezed,
-                        entries,
-                        head,
-                        ring,
-                        mask,
-                        code >> _SHIFT,
-                        np.int32(code & _MASK),
-                        at,
-                        out,
-                        found,
-                    )
-            elif kind != _DROP:
-                found = _fold_one(
-                    plain, squeezed, entries, head, ring, mask, kind, char, at, out, found
-                )
-        head[READ] += 1
+        found = feed_one(table, plain, squeezed, entries, head, ring, mask, cps[i], out, found)
         i += 1
     return i, found
 
@@ -327,35 +362,32 @@ def finish(plain, squeezed, entries, head, ring, out):
 
 
 @njit(cache=True)
-def open_from(plain, squeezed, plain_held, squeezed_held, head, ring):
-    """Return the first character of the source that an unfinished hit may still need.
-
-    ``plain_held`` and ``squeezed_held``, uint8 per node: OPEN, LOOSE and ENDS of held patterns.
-    """
+def open_from(plain, squeezed, head, ring):
+    """Return the first character of the source that an unfinished, held hit may still need."""
     mask = ring.shape[1] - 1
     result = head[READ]
     base = 2 + 4 * PLAIN
-    node = head[base + NODE]
+    node = np.int32(head[base + NODE])
     while node != 0:
-        if plain_held[node] & OPEN:
-            first = head[base + COUNT] - plain[plain[DEPTH] + node]
+        if held_at(plain, node) & OPEN:
+            first = head[base + COUNT] - depth_of(plain, node)
             if ring[PLAIN, first & mask, CHAR] == 32:
                 first += 1
             if first < head[base + COUNT]:
                 result = min(result, ring[PLAIN, first & mask, START])
                 break
-        node = plain[plain[FAIL] + node]
+        node = fail_of(plain, node)
     for view in (GAPS, SIGNS):
         base = 2 + 4 * view
-        node = head[base + NODE]
+        node = np.int32(head[base + NODE])
         while node != 0:
-            bits = squeezed_held[node]
-            first = (head[base + COUNT] - squeezed[squeezed[DEPTH] + node]) & mask
+            bits = held_at(squeezed, node)
+            first = (head[base + COUNT] - depth_of(squeezed, node)) & mask
             waiting = bits & ENDS and head[base + GAP] == GAP_NONE
             if (bits & LOOSE or ring[view, first, INITIAL]) and (bits & OPEN or waiting):
                 result = min(result, ring[view, first, START])
                 break
-            node = squeezed[squeezed[FAIL] + node]
+            node = fail_of(squeezed, node)
     return result
 
 

@@ -28,6 +28,7 @@ from prism.types import Disguise, Match
 MAX_DEPTH = 3
 WORK_PER_CHARACTER, WORK_FREE = 16, 20_000
 _LONGEST_TAIL = 256
+_TOKEN = 64
 _FINDERS: tuple[type[Finder], ...] = (Base64Finder, HexFinder)
 
 
@@ -58,9 +59,6 @@ class Patterns:
 
     def __post_init__(self) -> None:
         p = self.phrases
-        const = onepass.pack(
-            p.plain, p.squeezed, p.entries, p.plain_held, p.squeezed_held, self.regexes.begins
-        )
         head, ring = p.state()
         start = np.concatenate([np.zeros(onepass.HEAD, np.int64), head, ring.reshape(-1)])
         start[onepass.PREVIOUS] = ord(" ")
@@ -68,7 +66,7 @@ class Patterns:
             if finder.via not in self.decoders:
                 start[SHARED + kind * RUN + onepass.READER] = onepass.NOWHERE
         escapes = Disguise.ESCAPES in self.decoders
-        made = {"shared": _shared(), "const": const, "start": start, "escapes": escapes}
+        made = {"shared": _shared(), "const": p.block, "start": start, "escapes": escapes}
         for name, value in made.items():
             object.__setattr__(self, name, value)
 
@@ -231,10 +229,11 @@ class Layer:
             return []
         p, start = self._patterns, self._read
         cps = code_points(text)
-        out = np.empty((HITS, 5), np.int64)
+        room = p.phrases.room
+        out = np.empty((room if len(text) <= _TOKEN else max(HITS, room), 5), np.int64)
         idle = self._regexes is None and p.regexes.patterns != ()
         said, position, found, held, alive = onepass.look(
-            p.shared, p.const, self._state, cps, out, watch, idle
+            p.shared, p.const, p.regexes.begins, self._state, cps, out, watch, idle
         )
         if said == onepass.ESCAPE:
             return None

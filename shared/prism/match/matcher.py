@@ -39,7 +39,7 @@ class Matcher:
                     Regex.compile(rule.id, item.pattern, ignore_case=item.ignore_case, held=held)
                 )
         self.patterns = Patterns(
-            PhraseSet(phrases),
+            PhraseSet.compile(phrases),
             RegexSet.compile(tuple(regexes)),
             disguises,
             frozenset().union(*disguises.values()),

@@ -89,12 +89,6 @@ def fixed_tables(plain: bytes) -> NDArray[np.int32]:
     return table
 
 
-def pack(*parts: NDArray[np.generic]) -> NDArray[np.int32]:
-    """Lay arrays out in one block: the offset of each, the end of the last, the arrays."""
-    bounds = np.cumsum([len(parts) + 1, *(len(part) for part in parts)])
-    return np.concatenate([bounds.astype(np.int32), *(part.astype(np.int32) for part in parts)])
-
-
 @njit(cache=True)
 def _put(state, run, value, width, at, fixed):
     """Read one character worth ``width`` bits, as ``BytesReader.put`` does."""
@@ -278,14 +272,15 @@ def _may_begin(cps, i, before, fixed, begins):
 
 
 @njit(cache=True)
-def look(shared, const, state, cps, out, watch, idle):
+def look(shared, const, begins, state, cps, out, watch, idle):
     """Read a piece of text.
 
-    ``shared`` int32: the block of ``text.fold_block``, then ``FIXED`` more. ``const`` int32: see
-    ``layers.Patterns``. ``watch``: whether an escape is of interest; ``idle``: whether there are
-    regexes that have settled all that came before. Returns what has to be done besides; how far the
-    phrases were read; the rows written to ``out``; the first character that an unfinished phrase or
-    run may still need; and the first character of a run that is alive.
+    ``shared`` int32: the block of ``text.fold_block``, then ``FIXED`` more. ``const`` int32: the
+    block of ``phrases.PhraseSet``. ``begins`` int32: what regexes begin with. ``watch``: whether an
+    escape is of interest; ``idle``: whether there are regexes that have settled all that came
+    before. Returns what has to be done besides; how far the phrases were read; the rows written to
+    ``out``; the first character that an unfinished phrase or run may still need; and the first
+    character of a run that is alive.
     """
     size = len(cps)
     fixed = shared[len(shared) - FIXED :]
@@ -297,7 +292,6 @@ def look(shared, const, state, cps, out, watch, idle):
     read = state[HEAD + kernel.READ]
     end = read + size
     before = state[PREVIOUS]
-    begins = const[const[5] : const[6]]
     for i in range(size):
         char = cps[i]
         if state[_B + READER] == HERE and _base64(state, _B, char, read + i, before, fixed):
@@ -315,9 +309,7 @@ def look(shared, const, state, cps, out, watch, idle):
     head = state[HEAD:RING]
     ring = state[RING:].reshape((kernel.VIEWS, (len(state) - RING) // _WIDTH, kernel.FIELDS))
     position, found = kernel.feed(shared, plain, squeezed, entries, head, ring, cps, 0, out)
-    held = kernel.open_from(
-        plain, squeezed, const[const[3] : const[4]], const[const[4] : const[5]], head, ring
-    )
+    held = kernel.open_from(plain, squeezed, head, ring)
     held = min(held, _held(state, _B, end), _held(state, _H, end))
     alive = end
     if state[_B + READER] == HERE and state[_B + ALIVE]:

@@ -3,27 +3,56 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
+import json
+import unicodedata
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from string import ascii_lowercase
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prism.match import automaton as ac
-from prism.match import kernel
-from prism.text.normalise import code_points, fold_block, normalise_phrase
+from prism.match import disk, entries, kernel, spelling
+from prism.match.spelling import TRANSFORM_MIN_LETTERS
+from prism.text.normalise import (
+    code_points,
+    fold_block,
+    fold_code_point,
+    fold_digest,
+    longest_expansion,
+    normalise_phrase,
+)
 from prism.types import Boundary, Disguise, Match
 
-TRANSFORM_MIN_LETTERS = 6
-"""ROT13 and reversal turn short words into other ordinary words ("evil", "live"): only longer
-ones."""
-SQUEEZE_MIN_LETTERS = 3
 HITS = 1024
+_REPORTS = 3
+"""How often one character looks for squeezed hits (``kernel._fold_one``): both views where a word
+ends, and the view of signs where the separator is a letter too."""
+WORTH_KEEPING = 2_000
+"""From so many phrases on, reading the compiled form from a file is quicker than compiling."""
+_MADE_BY = tuple(
+    f"prism.match.{name}" for name in ("automaton", "entries", "kernel", "spelling", "phrases")
+)
+_WAYS = 3
 _BITS = {
-    Disguise.SPACING: kernel.SPACING,
-    Disguise.LEET: kernel.LEET,
-    Disguise.REPEATS: kernel.REPEATS,
+    Disguise.SPACING: entries.SPACING,
+    Disguise.LEET: entries.LEET,
+    Disguise.REPEATS: entries.REPEATS,
 }
+_ASKED = {
+    **_BITS, Disguise.ROT13: spelling.TO_ROTATE, Disguise.REVERSED: spelling.TO_REVERSE,
+}  # fmt: skip
+_VIAS: tuple[tuple[str, ...], ...] = (
+    (), (Disguise.ROT13.value,), (Disguise.REVERSED.value,),
+    (Disguise.ROT13.value, Disguise.REVERSED.value),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +66,30 @@ class Phrase:
     held: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    symbols: tuple[tuple[int, int, int], ...]  # letter, how many in a row, 1 where a word begins
-    flags: int
-
-
 Owner = tuple[str, tuple[str, ...]]
 """A rule's id, and the disguise (ROT13, reversal) the pattern stands for."""
 
 
-def spellings(phrase: Phrase) -> Iterable[tuple[str, tuple[str, ...]]]:
-    """Yield the phrase as the automaton must see it: written, in ROT13, reversed, both."""
+@cache
+def _ascii_has_no_case() -> bool:
+    """Whether every ASCII letter is read as its capital is."""
+    return all(fold_code_point(ord(c)) == fold_code_point(ord(c.upper())) for c in ascii_lowercase)
+
+
+def _ways(text: str) -> tuple[str, str, str]:
     # Cased scripts whose capitals look like other letters than their small ones need both
     # spellings.
-    plain = {normalise_phrase(t) for t in (phrase.text, phrase.text.upper(), phrase.text.title())}
+    if text.isascii() and _ascii_has_no_case():
+        return text, "", ""
+    return text, text.upper(), text.title()
+
+
+def spellings(phrase: Phrase) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """Yield the phrase as the automaton must see it: written, in ROT13, reversed, both.
+
+    ``prism.match.spelling`` does the same to many at once.
+    """
+    plain = {normalise_phrase(text) for text in _ways(phrase.text)}
     for text in sorted(plain - {""}):
         yield text, ()
         if sum(c != " " for c in text) < TRANSFORM_MIN_LETTERS:
@@ -65,95 +103,93 @@ def spellings(phrase: Phrase) -> Iterable[tuple[str, tuple[str, ...]]]:
                 yield rotated[::-1], (Disguise.ROT13.value, Disguise.REVERSED.value)
 
 
-def _squeeze(text: str, flags: int, *, collapse: bool) -> tuple[str, _Entry]:
-    """Return the class string of ``text`` without spaces (and repeats), and what to verify."""
-    symbols: list[tuple[int, int, int]] = []
-    new_word = 0
-    for char in text:
-        if char == " ":
-            new_word = 1
-        elif collapse and symbols and symbols[-1][0] == ord(char) and not new_word:
-            letter, run, word = symbols[-1]
-            symbols[-1] = (letter, run + 1, word)
-        else:
-            symbols.append((ord(char), 1, new_word))
-            new_word = 0
-    classes = (int(kernel.LETTER_CLASS[c]) if c < 128 else c for c, _, _ in symbols)
-    return "".join(map(chr, classes)), _Entry(tuple(symbols), flags)
+class Owners(Sequence[list[Owner]]):
+    """Whose each pattern, or each entry, is: numbers, spelled out where one is asked for."""
+
+    def __init__(
+        self, rules: tuple[str, ...], bounds: NDArray[np.int32], codes: NDArray[np.int32]
+    ) -> None:
+        self._rules = rules
+        self._bounds = bounds
+        self._codes = codes
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        codes = self._codes[self._bounds[index] : self._bounds[index + 1]].tolist()
+        if not codes:
+            raise IndexError(index)
+        return [(self._rules[code >> 2], _VIAS[code & 3]) for code in codes]
+
+    def among(self, rules: Iterable[str]) -> NDArray[np.bool_]:
+        """Return, per pattern or entry, whether one of ``rules`` owns it."""
+        wanted = set(rules)
+        marked = np.array([rule in wanted for rule in self._rules], np.bool_)
+        some = np.concatenate([[0], np.cumsum(marked[self._codes >> 2])])
+        result: NDArray[np.bool_] = some[self._bounds[1:]] > some[self._bounds[:-1]]
+        return result
+
+
+_PARTS = ("plain", "squeezed", "entries", "plain_bounds", "plain_codes", "entry_bounds",
+          "entry_codes")  # fmt: skip
 
 
 class PhraseSet:
-    """Compiled phrases, immutable and shared by every stream that uses the policy."""
+    """Compiled phrases, immutable and shared by every stream that uses the policy.
+
+    ``block`` is all there is to them: the places of its parts and of its end, the two automata, the
+    entries behind the squeezed one, and the owners of plain patterns and of entries.
+    """
+
+    _shared: ClassVar[WeakValueDictionary[str, PhraseSet]] = WeakValueDictionary()
 
     def __init__(self, phrases: Sequence[Phrase]) -> None:
-        plain: dict[str, list[tuple[Owner, bool]]] = {}
-        squeezed: dict[str, dict[_Entry, list[tuple[Owner, bool]]]] = {}
-        for phrase in phrases:
-            bounded = phrase.boundary is Boundary.WORD
-            flags = sum(bit for d, bit in _BITS.items() if d in phrase.disguises)
-            for text, via in spellings(phrase):
-                owner = ((phrase.rule, via), phrase.held)
-                plain.setdefault(f" {text} " if bounded else text, []).append(owner)
-                if flags and sum(c != " " for c in text) >= SQUEEZE_MIN_LETTERS:
-                    # Both ways of writing a double letter: "ll" is one long symbol, "l1" is two.
-                    for collapse in (True, False):
-                        bits = flags | (kernel.BOUNDED if bounded else 0)
-                        key, entry = _squeeze(text, bits, collapse=collapse)
-                        owners = squeezed.setdefault(key, {}).setdefault(entry, [])
-                        if owner not in owners:
-                            owners.append(owner)
+        rules = tuple(dict.fromkeys(phrase.rule for phrase in phrases))
+        self._adopt(rules, _compile(phrases, rules))
+
+    @classmethod
+    def compile(cls, phrases: Sequence[Phrase]) -> PhraseSet:
+        """Return the set of ``phrases``: one in this process, and many also kept in a file."""
+        digest = _digest(phrases)
+        known = cls._shared.get(digest)
+        if known is not None:
+            return known
+        found = disk.load("phrases", digest) if len(phrases) >= WORTH_KEEPING else None
+        if found is None:
+            made = cls(phrases)
+            if len(phrases) >= WORTH_KEEPING:
+                disk.save("phrases", digest, {"rules": list(made.rules)}, {"block": made.block})
+        else:
+            made = cls.__new__(cls)
+            made._adopt(tuple(found.meta["rules"]), found.arrays["block"])
+        made.digest = digest
+        return cls._shared.setdefault(digest, made)
+
+    def _adopt(self, rules: tuple[str, ...], block: NDArray[np.int32]) -> None:
+        self.digest: str | None = None
+        self.rules = rules
+        self.block = block
+        bounds = block[: len(_PARTS) + 1].tolist()
+        parts = {
+            name: block[a:b] for name, a, b in zip(_PARTS, bounds[:-1], bounds[1:], strict=True)
+        }
         self.table = fold_block()
-        self._compile_plain(plain)
-        self._compile_squeezed(squeezed)
-        longest = max([1, *map(len, plain), *map(len, squeezed)])
+        self.plain, self.squeezed, self.entries = (parts[name] for name in _PARTS[:3])
+        self.plain_owners = Owners(rules, parts["plain_bounds"], parts["plain_codes"])
+        self.entry_owners = Owners(rules, parts["entry_bounds"], parts["entry_codes"])
+        longest = max(1, ac.longest(self.plain), ac.longest(self.squeezed))
         self.ring_size = 1 << (longest + 2).bit_length()
-        self.empty = not plain
-
-    def _compile_plain(self, plain: dict[str, list[tuple[Owner, bool]]]) -> None:
-        self.plain = ac.build(list(plain))
-        ordered = self.plain_keys = sorted(plain)
-        self.plain_owners = [[owner for owner, _ in plain[key]] for key in ordered]
-        marked = np.array([any(h for _, h in plain[key]) for key in ordered], np.bool_)
-        self.plain_held = ac.subtree_any(self.plain, marked).astype(np.uint8) * kernel.OPEN
-
-    def _compile_squeezed(
-        self, squeezed: dict[str, dict[_Entry, list[tuple[Owner, bool]]]]
-    ) -> None:
-        self.squeezed = ac.build(list(squeezed))
-        of_pattern, offset = [0], [0]
-        flags: list[int] = []
-        symbols: list[tuple[int, int, int]] = []
-        self.entry_owners: list[list[Owner]] = []
-        held, loose = [], []
-        self.squeezed_keys = sorted(squeezed)
-        for key in self.squeezed_keys:
-            pattern_held = pattern_loose = False
-            for entry, owners in squeezed[key].items():
-                symbols.extend(entry.symbols)
-                flags.append(entry.flags)
-                offset.append(len(symbols))
-                self.entry_owners.append([owner for owner, _ in owners])
-                keep = any(h for _, h in owners)
-                pattern_held |= keep
-                pattern_loose |= keep and not entry.flags & kernel.BOUNDED
-            of_pattern.append(len(flags))
-            held.append(pattern_held)
-            loose.append(pattern_loose)
-        self.entries = kernel.pack_entries(of_pattern, offset, flags, symbols)
-        self.squeezed_held = self._held_bits(np.array(held, np.bool_), np.array(loose, np.bool_))
-
-    def _held_bits(self, held: NDArray[np.bool_], loose: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Return per node of the squeezed automaton what ``kernel.open_from`` asks."""
-        output = ac.unpack(self.squeezed).output
-        at = output >= 0
-        ends = np.zeros(len(output), np.bool_)
-        ends[at] = held[output[at]]
-        loose_here = ac.subtree_any(self.squeezed, loose)
-        loose_here[at] |= loose[output[at]]
-        bits = ac.subtree_any(self.squeezed, held).astype(np.uint8) * kernel.OPEN
-        bits |= loose_here.astype(np.uint8) * kernel.LOOSE
-        bits |= ends.astype(np.uint8) * kernel.ENDS
-        return bits
+        self.empty = not int(self.plain[ac.PATTERNS])
+        # No hit may be dropped for want of room: it could be the one that blocks.
+        plain = np.ones(int(self.plain[ac.PATTERNS]), np.int64)
+        at = int(self.entries[entries.OF_PATTERN])
+        of_pattern = self.entries[at : at + int(self.squeezed[ac.PATTERNS]) + 1]
+        squeezed = np.diff(of_pattern).astype(np.int64)
+        most = ac.most_at_once(self.plain, plain)
+        most += _REPORTS * ac.most_at_once(self.squeezed, squeezed)
+        self.room = 2 * longest_expansion() * max(1, most)
+        """Rows that ``kernel.feed`` must have for one character's hits always to find a place."""
 
     def state(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the head and the ring of a scanner at the start of a text."""
@@ -195,7 +231,7 @@ class PhraseScanner:
     def feed_points(self, cps: NDArray[np.int32], position: int) -> list[Match]:
         """Read ``cps[position:]``; return the matches that became certain."""
         s = self._set
-        out = np.empty((HITS, 5), np.int64)
+        out = np.empty((max(HITS, s.room), 5), np.int64)
         matches: list[Match] = []
         while position < len(cps):
             position, found = kernel.feed(
@@ -208,18 +244,14 @@ class PhraseScanner:
     def finish(self) -> list[Match]:
         """Read the end of the text; return the matches that it makes certain."""
         s = self._set
-        out = np.empty((HITS, 5), np.int64)
+        out = np.empty((max(HITS, s.room), 5), np.int64)
         found = kernel.finish(s.plain, s.squeezed, s.entries, self._head, self._ring, out)
         return self.matches(out[:found])
 
     def open_from(self) -> int:
         """Return the offset from which an unfinished, held match may begin (or what was read)."""
         s = self._set
-        return int(
-            kernel.open_from(
-                s.plain, s.squeezed, s.plain_held, s.squeezed_held, self._head, self._ring
-            )
-        )
+        return int(kernel.open_from(s.plain, s.squeezed, self._head, self._ring))
 
     def matches(self, rows: NDArray[np.int64]) -> list[Match]:
         """Return the matches that rows of the kernel's stand for."""
@@ -230,3 +262,155 @@ class PhraseScanner:
             for rule, via in owners:
                 result[Match(rule, start, end, undone + via)] = None
         return list(result)
+
+
+def _digest(phrases: Sequence[Phrase]) -> str:
+    """Return what tells the compiled form of ``phrases`` from any other."""
+    made_by = [disk.code_digest(*_MADE_BY), unicodedata.unidata_version, fold_digest()]
+    digest = hashlib.sha256(json.dumps(made_by).encode())
+    for same, group in groupby(phrases, lambda p: (p.rule, p.boundary, p.disguises, p.held)):
+        rule, boundary, disguises, held = same
+        terms = [rule, boundary.value, sorted(d.value for d in disguises), held]
+        digest.update(json.dumps([*terms, [p.text for p in group]]).encode())
+    return digest.hexdigest()
+
+
+def _compile(phrases: Sequence[Phrase], rules: tuple[str, ...]) -> NDArray[np.int32]:
+    numbers = {rule: i for i, rule in enumerate(rules)}
+    asked: dict[frozenset[Disguise], int] = {}
+    for phrase in phrases:
+        if phrase.disguises not in asked:
+            asked[phrase.disguises] = sum(b for d, b in _ASKED.items() if d in phrase.disguises)
+    flags = np.array([asked[p.disguises] for p in phrases], np.int64)
+    flags |= entries.BOUNDED * np.array([p.boundary is Boundary.WORD for p in phrases], np.int64)
+    held = np.array([p.held for p in phrases], np.bool_)
+    rule = np.array([numbers[p.rule] for p in phrases], np.int64)
+
+    written = [way for p in phrases for way in _ways(p.text)]
+    bounds = np.cumsum([0, *map(len, written)], dtype=np.int64)
+    cps, table = code_points("".join(written)), fold_block()
+    del written
+    ends = np.zeros(len(bounds), np.int64)
+    symbols = np.empty(0, np.int32)
+    symbols = np.empty(spelling.normalise(table, cps, bounds, symbols, ends), np.int32)
+    spelling.normalise(table, cps, bounds, symbols, ends)
+    chosen = np.zeros(len(bounds) - 1, np.int64)
+    chosen = chosen[: spelling.variants(symbols, ends, _WAYS, chosen)]
+    texts, vias = (np.zeros(4 * len(chosen), np.int32) for _ in range(2))
+    count = spelling.records(symbols, ends, _WAYS, chosen, flags, texts, vias)
+    made = _Made(symbols, ends, chosen, flags, held, rule, texts[:count], vias[:count])
+    with ThreadPoolExecutor(1) as pool:  # the compiled loops hold no lock
+        other = pool.submit(_plain, made)
+        squeezed = _squeezed(made)
+        plain = other.result()
+    parts = [plain[0], *squeezed[:2], *plain[1:], *squeezed[2:]]
+    starts = np.cumsum([len(_PARTS) + 1, *map(len, parts)])
+    block: NDArray[np.int32] = np.concatenate([starts.astype(np.int32), *parts])
+    block.flags.writeable = False
+    return block
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Texts and records on their way (``prism.match.spelling``)."""
+
+    symbols: NDArray[np.int32]
+    ends: NDArray[np.int64]
+    chosen: NDArray[np.int64]
+    flags: NDArray[np.int64]  # [phrases]
+    held: NDArray[np.bool_]  # [phrases]
+    rule: NDArray[np.int64]  # [phrases]
+    texts: NDArray[np.int32]  # [records]
+    vias: NDArray[np.int32]  # [records]
+
+    @property
+    def phrase(self) -> NDArray[np.int64]:
+        """Of which phrase each record is."""
+        return self.chosen[self.texts] // _WAYS
+
+    def owners(self, record: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the owners' codes of some records."""
+        via = self.vias[record]
+        code = (via & entries.ROTATED > 0) + 2 * (via & entries.REVERSED > 0)
+        codes: NDArray[np.int32] = (self.rule[self.phrase[record]] * 4 + code).astype(np.int32)
+        return codes
+
+
+def _patterns(
+    keys: NDArray[np.int32], bounds: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """Sort keys: their order, the pattern of each in it, and the patterns' symbols and bounds."""
+    order = np.arange(len(bounds) - 1, dtype=np.int64)
+    spelling.sort_keys(keys, bounds, order)
+    groups = np.zeros(len(order), np.int64)
+    count = int(spelling.group(keys, bounds, order, groups))
+    firsts = order[spelling.runs(groups, count)[:-1]]
+    out_bounds = np.zeros(count + 1, np.int64)
+    symbols = np.zeros(int(np.diff(bounds)[firsts].sum()), np.int32)
+    spelling.gather(keys, bounds, firsts, symbols, out_bounds)
+    return order, groups, symbols, out_bounds
+
+
+def _plain(made: _Made) -> list[NDArray[np.int32]]:
+    """Return the automaton of the plain view, and its owners: bounds and codes."""
+    bounds = np.zeros(len(made.texts) + 1, np.int64)
+    keys = np.zeros(0, np.int32)
+    for _ in range(2):
+        spelling.plain_keys(
+            made.symbols, made.ends, _WAYS, made.chosen, made.flags, made.texts, made.vias,
+            bounds, keys,
+        )  # fmt: skip
+        keys = np.zeros(int(bounds[-1]), np.int32) if not len(keys) else keys
+    order, groups, symbols, pattern_bounds = _patterns(keys, bounds)
+    held = np.zeros(len(pattern_bounds) - 1, np.bool_)
+    held[groups[made.held[made.phrase[order]]]] = True
+    owner_bounds = spelling.runs(groups, len(held))
+    return [ac.assemble(symbols, pattern_bounds, held), owner_bounds, made.owners(order)]
+
+
+def _squeezed(made: _Made) -> list[NDArray[np.int32]]:
+    """Return the squeezed views' automaton, its entries, and their owners: bounds and codes."""
+    count = len(made.chosen)
+    whole, letters = np.ones(count, np.bool_), np.zeros(count, np.int64)
+    bounds = np.zeros(2 * count + 1, np.int32)
+    texts = np.zeros(2 * int(np.diff(made.ends)[made.chosen].sum()), np.int32)
+    size = spelling.squeeze(made.symbols, made.ends, made.chosen, bounds, texts, whole, letters)
+    texts = texts[:size].copy()
+    # Of each record that sees through a disguise one row, or two where a letter is doubled.
+    sees = made.flags[made.phrase] & (entries.SPACING | entries.LEET | entries.REPEATS) != 0
+    record = np.flatnonzero(sees & (letters[made.texts] >= spelling.SQUEEZE_MIN_LETTERS))
+    record = np.repeat(record, 2 - whole[made.texts[record]])
+    second = np.concatenate([np.zeros(1, np.bool_), record[1:] == record[:-1]])[: len(record)]
+    rows = 2 * made.texts[record] + second
+    vias, phrase = made.vias[record], made.phrase[record]
+    seen = entries.SPACING | entries.LEET | entries.REPEATS | entries.BOUNDED
+    flags = made.flags[phrase] & seen | vias
+    key_bounds = np.zeros(len(rows) + 1, np.int64)
+    keys = np.zeros(0, np.int32)
+    for _ in range(2):
+        spelling.squeezed_keys(texts, bounds, rows, vias, key_bounds, keys)
+        keys = np.zeros(int(key_bounds[-1]), np.int32) if not len(keys) else keys
+    order, groups, symbols, pattern_bounds = _patterns(keys, key_bounds)
+    owners = made.owners(record)
+    told = owners.astype(np.int64) * 2 + made.held[phrase]
+    found, firsts, inside = (np.zeros(len(rows), np.int64) for _ in range(3))
+    total = int(
+        spelling.entries(
+            texts, bounds, rows, vias, flags, told, order, groups, found, firsts, inside
+        )
+    )
+    firsts, inside = firsts[:total], inside[:total]
+    of_pattern = spelling.runs(inside, len(pattern_bounds) - 1)
+    entry_flags = flags[firsts].astype(np.int32)
+    packed = entries.pack_entries(
+        of_pattern, rows[firsts].astype(np.int32), entry_flags, bounds, texts
+    )
+    kept = np.flatnonzero(found >= 0)
+    kept = kept[np.argsort(found[kept], kind="stable")]
+    keep = np.zeros(total, np.bool_)
+    keep[found[kept][made.held[phrase[order[kept]]]]] = True
+    unbounded = entry_flags & entries.BOUNDED == 0
+    held, loose, free = (np.zeros(len(pattern_bounds) - 1, np.bool_) for _ in range(3))
+    held[inside[keep]] = loose[inside[keep & unbounded]] = free[inside[unbounded]] = True
+    block = ac.assemble(symbols, pattern_bounds, held, loose, free)
+    return [block, packed, spelling.runs(found[kept], total), owners[order[kept]]]

@@ -8,7 +8,9 @@ token), and each is then tried on a copy of the state, which makes the mask exac
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from threading import Lock
 from typing import ClassVar
@@ -16,15 +18,23 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prism.match.kernel import GAPS, PLAIN, SIGNS
+from prism.classify.sketch import Sketch
+from prism.match import automaton as ac
+from prism.match import disk
+from prism.match.kernel import NODE, PLAIN, VIEWS
 from prism.match.phrases import Phrase, PhraseSet
 from prism.policy.compiled import CompiledPolicy
 from prism.steer import kernel
-from prism.steer.completions import Patterns, compile_block, loose_patterns
+from prism.steer.completions import Patterns, compile_block, loose_patterns, spread
 from prism.steer.row import TokenRow
+from prism.steer.scores import Scores
 from prism.steer.state import Masks, State, States
 from prism.steer.vocabulary import Vocabulary
 from prism.types import Action, Mode, Stage
+
+WORTH_KEEPING = 1 << 18
+"""From so many numbers in an automaton on, reading completions is quicker than finding them."""
+_MADE_BY = tuple(f"prism.steer.{name}" for name in ("completions", "guard", "kernel", "lookup"))
 
 
 class TokenGuard:
@@ -33,16 +43,20 @@ class TokenGuard:
     _cache: ClassVar[dict[tuple[str, str], TokenGuard]] = {}
     _lock = Lock()
 
-    def __init__(self, policy: CompiledPolicy, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, policy: CompiledPolicy, vocabulary: Vocabulary, sketch: Sketch | None = None
+    ) -> None:
+        """``sketch``: the shipped one, where the policy watches scores."""
         self.policy = policy
         self.vocabulary = vocabulary
-        self.output = PhraseSet(_phrases(policy, Stage.OUTPUT, Action.STEER))
-        self.prompt = PhraseSet(_phrases(policy, Stage.PROMPT, Action.BLOCK))
+        self.scores = Scores.of(policy, vocabulary, sketch)
+        self.output = PhraseSet.compile(_phrases(policy, Stage.OUTPUT, Action.STEER))
+        self.prompt = PhraseSet.compile(_phrases(policy, Stage.PROMPT, Action.BLOCK))
         self._stopping = {
             rule.id for rule in policy.rules_for(Stage.OUTPUT) if rule.action is Action.BLOCK
         }
-        self._completions = self._complete()
-        self._sort_whole_tokens()
+        self.partial = vocabulary.partial
+        self._load()
 
     @classmethod
     def compile(cls, policy: CompiledPolicy, vocabulary: Vocabulary) -> TokenGuard:
@@ -91,45 +105,70 @@ class TokenGuard:
         return self.bare_refusal[key]
 
     @property
+    def completions(self) -> tuple[NDArray[np.int32], ...]:
+        """Per view, which tokens complete a phrase, as ``prism.steer.completions.spread`` does."""
+        blocks = (self.output.plain, self.output.squeezed, self.output.squeezed)
+        views = zip(self._completions, self.vocabulary.words, blocks, strict=True)
+        return tuple(spread(*view) for view in views)
+
+    @property
     def eos(self) -> int:
         """The token that ends a refusal."""
         return min(self.vocabulary.eos_ids)
 
+    def _load(self) -> None:
+        """Find what completes a phrase, and what holds one; or read it where it was kept."""
+        phrases, vocabulary = self.output, self.vocabulary
+        made_by = disk.code_digest(*_MADE_BY)
+        key = hashlib.sha256(f"{made_by} {phrases.digest} {vocabulary.digest}".encode()).hexdigest()
+        large = len(phrases.plain) >= WORTH_KEEPING
+        found = disk.load("completions", key) if large else None
+        if found is not None:
+            self._completions = tuple(found.arrays[f"view{view}"] for view in range(VIEWS))
+            self.always = found.arrays["always"]
+            self.at_word_start = found.arrays["at_word_start"]
+            return
+        self._completions = self._complete()
+        self._sort_whole_tokens()
+        if large:
+            arrays = {f"view{view}": block for view, block in enumerate(self._completions)}
+            arrays |= {"always": self.always, "at_word_start": self.at_word_start}
+            disk.save("completions", key, {}, arrays)
+
     def _complete(self) -> tuple[NDArray[np.int32], ...]:
         phrases = self.output
-        loose = loose_patterns(phrases.entries)
-        result = []
-        for view, (whole, cut) in zip((PLAIN, GAPS, SIGNS), self.vocabulary.lookups, strict=True):
-            keys = phrases.plain_keys if view == PLAIN else phrases.squeezed_keys
-            symbols = np.frombuffer("".join(keys).encode("utf-32-le", "surrogatepass"), np.int32)
-            bounds = np.cumsum([0, *map(len, keys)], dtype=np.int64)
-            block = phrases.plain if view == PLAIN else phrases.squeezed
-            open_ = np.zeros(len(keys), np.bool_) if view == PLAIN else loose
-            patterns = Patterns(block, symbols, bounds, open_)
-            result.append(compile_block(patterns, whole, cut))
-        return tuple(result)
+        plain = np.zeros(int(phrases.plain[ac.PATTERNS]), np.bool_)
+        patterns = Patterns(phrases.plain, plain, True)
+        squeezed = Patterns(phrases.squeezed, loose_patterns(phrases.entries), False)
+        views = zip((patterns, squeezed, squeezed), self.vocabulary.lookups, strict=True)
+        with ThreadPoolExecutor() as pool:  # the compiled loops hold no lock
+            return tuple(pool.map(lambda view: compile_block(view[0], *view[1]), views))
 
     def _sort_whole_tokens(self) -> None:
         """Find the tokens that hold a whole phrase themselves.
 
-        ``always``: from any state. ``at_word_start``: only where a word may begin. ``partial``:
-        tokens with bytes that are no characters alone; those are tried out while a character is
-        incomplete.
+        ``always``: from any state. ``at_word_start``: only where a word may begin. Tried are those
+        whose key leads through an automaton to the end of a phrase.
         """
-        everything = np.flatnonzero(~self.vocabulary.control).astype(np.int64)
-        inside = State(self.output)
+        inside, fresh = State(self.output), State(self.output)
         # A letter of no phrase: what is found behind it doesn't depend on what was before.
         inside.feed_text("\u9f98")
-        self.always = everything[inside.unsafe(self.vocabulary, everything)]
-        fresh = State(self.output)
-        starting = everything[fresh.unsafe(self.vocabulary, everything)]
+        self.always, starting = (self._holding(state) for state in (inside, fresh))
         self.at_word_start = np.setdiff1d(starting, self.always)
-        raw = self.vocabulary.data.tobytes()
-        bounds = self.vocabulary.offsets.tolist()
-        self.partial = np.array(
-            [i for i in everything.tolist() if not _whole(raw[bounds[i] : bounds[i + 1]])],
-            np.int64,
-        )
+        self.always.flags.writeable = self.at_word_start.flags.writeable = False
+
+    def _holding(self, state: State) -> NDArray[np.int64]:
+        """Return the tokens that hold a phrase behind ``state``, ascending."""
+        found = []
+        for view, (whole, _) in enumerate(self.vocabulary.lookups):
+            block = self.output.plain if view == PLAIN else self.output.squeezed
+            marked = np.zeros(len(whole.low), np.uint8)
+            node = np.int32(state.head[2 + 4 * view + NODE])
+            kernel.may_hold(block, whole.block, node, view == PLAIN, marked)
+            held = np.repeat(marked > 0, whole.exact - whole.low)
+            found.append(whole.order[held])
+        likely = np.unique(np.concatenate(found)).astype(np.int64)
+        return likely[state.unsafe(self.vocabulary, likely)]
 
     def banned(self, states: States, slots: NDArray[np.int64]) -> Masks:
         """Return the tokens that complete a phrase from the states at ``slots``, ``[rows]``."""
@@ -138,7 +177,7 @@ class TokenGuard:
         while True:
             codes, ids = np.empty(room, np.int64), np.empty(room, np.int64)
             needed = kernel.mask_rows(
-                *states.tables, *self._completions, *states.arrays, slots,
+                *states.tables, *self._completions, *self.vocabulary.words, *states.arrays, slots,
                 self.vocabulary.data, self.vocabulary.offsets, self.partial, self.at_word_start,
                 states.out, codes, ids, bounds,
             )  # fmt: skip
@@ -150,14 +189,6 @@ class TokenGuard:
     def stops(self, rule_ids: set[str]) -> bool:
         """Return whether one of the rules blocks (rather than steers)."""
         return bool(rule_ids & self._stopping)
-
-
-def _whole(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _phrases(policy: CompiledPolicy, stage: Stage, least: Action) -> list[Phrase]:

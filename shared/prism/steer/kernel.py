@@ -9,15 +9,15 @@ byte-level vocabularies and byte fallback are read like any other spelling.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numba import njit
 
+from prism.match import automaton as ac
 from prism.match import kernel as match_kernel
 from prism.match.kernel import (
     COUNT,
     GAPS,
+    INITIAL,
     LETTER_CLASS,
     NODE,
     PLAIN,
@@ -26,24 +26,14 @@ from prism.match.kernel import (
     SIGNS,
     VIEWS,
 )
-from prism.steer.completions import ANY, FAIL_LINK, HIGH, LOW, START
-
-if TYPE_CHECKING:
-    pass
+from prism.steer.completions import codes_at, has_any, range_of
 
 # utf8 state: continuation bytes still due, the code point so far, the least it may be
 DUE, POINT, LEAST = 0, 1, 2
 UTF8 = 3
 _BAD = 0xFFFD
-_feed = match_kernel.feed
+_feed = match_kernel.feed_one
 _finish = match_kernel.finish
-
-
-@njit(cache=True)
-def _put(table, plain, squeezed, entries, head, ring, point, one, out):
-    one[0] = point
-    _, found = _feed(table, plain, squeezed, entries, head, ring, one, 0, out)
-    return found
 
 
 @njit(cache=True)
@@ -79,20 +69,21 @@ def _decode(byte, utf8, points, count):
 
 
 @njit(cache=True)
-def feed_bytes(table, plain, squeezed, entries, head, ring, utf8, data, one, out):
+def feed_bytes(table, plain, squeezed, entries, head, ring, utf8, data, out):
     """Read bytes; return how many hits they made (rows in ``out`` are overwritten)."""
     hits = 0
+    mask = ring.shape[1] - 1
     points = np.zeros(2, np.int64)
     for byte in data:
         for i in range(_decode(byte, utf8, points, 0)):
-            hits += _put(table, plain, squeezed, entries, head, ring, points[i], one, out)
+            point = np.int32(points[i])
+            hits += _feed(table, plain, squeezed, entries, head, ring, mask, point, out, 0)
     return hits
 
 
 @njit(cache=True)
 def feed_tokens(table, plain, squeezed, entries, head, ring, utf8, data, offsets, ids, out):
     """Read tokens; return how many hits they made."""
-    one = np.zeros(1, np.int32)
     hits = 0
     for token in ids:
         hits += feed_bytes(
@@ -104,7 +95,6 @@ def feed_tokens(table, plain, squeezed, entries, head, ring, utf8, data, offsets
             ring,
             utf8,
             data[offsets[token] : offsets[token + 1]],
-            one,
             out,
         )
     return hits
@@ -115,8 +105,8 @@ def end_hits(table, plain, squeezed, entries, head, ring, utf8, out):
     """Read the end of the text; return how many hits it makes. The state is spent afterwards."""
     hits = 0
     if utf8[DUE] > 0:
-        one = np.zeros(1, np.int32)
-        hits += _put(table, plain, squeezed, entries, head, ring, _BAD, one, out)
+        mask, bad = ring.shape[1] - 1, np.int32(_BAD)
+        hits += _feed(table, plain, squeezed, entries, head, ring, mask, bad, out, 0)
     return hits + _finish(plain, squeezed, entries, head, ring, out)
 
 
@@ -127,19 +117,16 @@ def try_tokens(table, plain, squeezed, entries, head, ring, utf8, data, offsets,
     ``verdict`` uint8 ``[len(ids)]`` is filled. ``head``, ``ring`` and ``utf8`` stay as they are.
     """
     h, r, u = head.copy(), ring.copy(), utf8.copy()
-    one = np.zeros(1, np.int32)
     for i in range(len(ids)):
         token = ids[i]
         piece = data[offsets[token] : offsets[token + 1]]
-        verdict[i] = _unsafe(
-            table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, one, out
-        )
+        verdict[i] = _unsafe(table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, out)
 
 
 @njit(cache=True)
-def _unsafe(table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, one, out):
+def _unsafe(table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, out):
     """Try one token on ``h``, ``r`` and ``u``, which equal the state before and afterwards."""
-    hits = feed_bytes(table, plain, squeezed, entries, h, r, u, piece, one, out)
+    hits = feed_bytes(table, plain, squeezed, entries, h, r, u, piece, out)
     if hits == 0:
         hits = end_hits(table, plain, squeezed, entries, h, r, u, out)
     # Only the last symbol and those behind it were written to.
@@ -162,32 +149,39 @@ def feed_rows(
 
     ``hits`` uint8 ``[len(slots)]`` says where that made a hit.
     """
-    one = np.zeros(1, np.int32)
     for i in range(len(slots)):
         k = slots[i]
         piece = data[offsets[tokens[i]] : offsets[tokens[i] + 1]]
         found = feed_bytes(
-            table, plain, squeezed, entries, heads[k], rings[k], utf8s[k], piece, one, out
+            table, plain, squeezed, entries, heads[k], rings[k], utf8s[k], piece, out
         )
         hits[i] = found > 0
 
 
 @njit(cache=True)
-def _collect(completions, node, certain, codes, count):
-    """Append the tokens that complete a phrase from ``node`` as codes; return their number.
+def _collect(completions, words, block, head, ring, view, certain, codes, count):
+    """Append the tokens that complete a phrase from a view's node; return their number.
 
-    A code is the token's id times two, plus one where it has yet to be tried. Beyond the room in
-    ``codes`` they are counted only.
+    They are appended as codes: the token's id times two, plus one where it has yet to be tried.
+    Beyond the room in ``codes`` they are counted only. In the squeezed views what began within a
+    word is left out where every phrase must begin with one.
     """
-    fail, any_ = completions[FAIL_LINK], completions[ANY]
-    start, low, high = completions[START], completions[LOW], completions[HIGH]
-    while node != 0 and completions[any_ + node] != 0:
-        for i in range(completions[start + node], completions[start + node + 1]):
-            for j in range(completions[low + i], completions[high + i]):
+    base = 2 + 4 * view
+    mask = ring.shape[1] - 1
+    node = np.int32(head[base + NODE])
+    while node != 0 and has_any(completions, node):
+        at, size = codes_at(completions, node)
+        if size and view != PLAIN and not ac.held_at(block, node) & ac.LOOSE:
+            first = (head[base + COUNT] - ac.depth_of(block, node)) & mask
+            if not ring[view, first, INITIAL]:
+                size = 0
+        for i in range(at, at + size):
+            low, high = range_of(words, completions[i])
+            for j in range(low, high):
                 if count < len(codes):
-                    codes[count] = np.int64(completions[j]) << 1 | (0 if certain else 1)
+                    codes[count] = np.int64(words[j]) << 1 | (0 if certain else 1)
                 count += 1
-        node = completions[fail + node]
+        node = ac.fail_of(block, node)
     return count
 
 
@@ -201,50 +195,64 @@ def _collect_all(tokens, certain, codes, count):
 
 
 @njit(cache=True)
+def _collect_views(
+    of_plain, of_gaps, of_signs, plain_words, gap_words, sign_words, plain, squeezed, head, ring,
+    certain, codes, count,
+):  # fmt: skip
+    count = _collect(of_plain, plain_words, plain, head, ring, PLAIN, certain, codes, count)
+    count = _collect(of_gaps, gap_words, squeezed, head, ring, GAPS, False, codes, count)
+    return _collect(of_signs, sign_words, squeezed, head, ring, SIGNS, False, codes, count)
+
+
+@njit(cache=True)
 def mask_rows(
-    table, plain, squeezed, entries, of_plain, of_gaps, of_signs, heads, rings, utf8s, slots,
-    data, offsets, partial, at_start, out, codes, ids, bounds,
+    table, plain, squeezed, entries, of_plain, of_gaps, of_signs, plain_words, gap_words,
+    sign_words, heads, rings, utf8s, slots, data, offsets, partial, at_start, out, codes, ids,
+    bounds,
 ):  # fmt: skip
     """List the tokens that complete a phrase, for the states at ``slots``, each row's ascending.
 
-    Row ``i`` gets ``ids[bounds[i]:bounds[i + 1]]``. Returns 0, or how much room is needed where
-    ``codes`` and ``ids`` (equally long) are too small; nothing has changed then. A token of the
-    plain view's ranges completes a phrase for certain; whatever else is likely is tried.
+    ``of_*`` are the views' completions, ``*_words`` the tokens they stand for. Row ``i`` gets
+    ``ids[bounds[i]:bounds[i + 1]]``. Returns 0, or how much room is needed where ``codes`` and
+    ``ids`` (equally long) are too small; nothing has changed then. A token of the plain view's
+    ranges completes a phrase for certain; whatever else is likely is tried. All phrases are held.
     """
-    one = np.zeros(1, np.int32)
+    mask, space = rings.shape[2] - 1, np.int32(32)
     h, r, u = heads[0].copy(), np.zeros_like(rings[0]), utf8s[0].copy()
     count = 0
     for i in range(len(slots)):
         bounds[i] = count
         head, ring, utf8 = heads[slots[i]], rings[slots[i]], utf8s[slots[i]]
         whole = utf8[DUE] == 0
-        found = _collect(of_plain, head[2 + 4 * PLAIN + NODE], whole, codes, 0)
-        found = _collect(of_gaps, head[2 + 4 * GAPS + NODE], False, codes, found)
-        found = _collect(of_signs, head[2 + 4 * SIGNS + NODE], False, codes, found)
+        found = _collect_views(
+            of_plain, of_gaps, of_signs, plain_words, gap_words, sign_words, plain, squeezed,
+            head, ring, whole, codes, 0,
+        )  # fmt: skip
         if head[PREVIOUS] != 0:
             found = _collect_all(at_start, whole, codes, found)
         if found == 0 and whole:
             continue
-        h[:] = head
-        r[:] = ring
-        u[:] = utf8
+        copied = not whole
         if not whole:
             # The next token finishes the character, or leaves it broken, which separates words. (A
             # token that begins a character can't complete a phrase: broken off, it is the text's
             # end.)
             found = _collect_all(partial, False, codes, found)
+            h[:] = head
+            r[:] = ring
             u[:] = 0
-            _put(table, plain, squeezed, entries, h, r, np.int64(32), one, out)
-            found = _collect(of_plain, h[2 + 4 * PLAIN + NODE], False, codes, found)
-            found = _collect(of_gaps, h[2 + 4 * GAPS + NODE], False, codes, found)
-            found = _collect(of_signs, h[2 + 4 * SIGNS + NODE], False, codes, found)
+            _feed(table, plain, squeezed, entries, h, r, mask, space, out, 0)
+            found = _collect_views(
+                of_plain, of_gaps, of_signs, plain_words, gap_words, sign_words, plain, squeezed,
+                h, r, False, codes, found,
+            )  # fmt: skip
             found = _collect_all(at_start, False, codes, found)
             h[:] = head
             r[:] = ring
             u[:] = utf8
         if found > len(codes) or count + found > len(ids):
             return count + found
-        sorted_codes = np.sort(codes[:found])
+        sorted_codes = np.sort(codes[:found]) if found > 1 else codes[:found].copy()
         last = np.int64(-1)
         for code in sorted_codes:
             token = code >> 1
@@ -252,15 +260,71 @@ def mask_rows(
                 continue
             last = token
             if code & 1:
+                if not copied:
+                    h[:] = head
+                    r[:] = ring
+                    u[:] = utf8
+                    copied = True
                 piece = data[offsets[token] : offsets[token + 1]]
                 if not _unsafe(
-                    table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, one, out
+                    table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, out
                 ):
                     continue
             ids[count] = token
             count += 1
     bounds[len(slots)] = count
     return 0
+
+
+@njit(cache=True)
+def may_hold(block, words, begin, closing, verdict):
+    """Mark the tokens whose key, read from ``begin``, comes to where a phrase ends.
+
+    ``words``: a lookup's automaton; ``verdict`` uint8 per node of it is filled with 1 where the
+    node's string does, 2 where a separator behind it would (``closing``).
+    """
+    pairs, paths, depths = words[ac.PAIRS], words[ac.PATHS], words[ac.DEPTHS]
+    longest = 0
+    for p in range(words[ac.PATTERNS]):
+        size = words[depths + p] - 1 + words[paths + p + 1] - words[paths + p]
+        longest = max(longest, size)
+    state, seen = np.zeros(longest + 1, np.int32), np.zeros(longest + 1, np.uint8)
+    state[0] = begin
+    ends = ac.TERMINAL | ac.SUFFIX
+    for p in range(words[ac.PATTERNS]):
+        size = words[depths + p] - 1
+        for node in range(words[paths + p], words[paths + p + 1]):
+            size += 1
+            symbol = words[pairs + 2 * node] & ac.SYMBOL
+            at = ac.advance(block, state[size - 1], symbol)
+            state[size] = at
+            seen[size] = seen[size - 1] | (block[block[ac.PAIRS] + 2 * at] & ends != 0)
+            verdict[node] = seen[size]
+            if closing:
+                at = ac.advance(block, at, np.int32(32))
+                if block[block[ac.PAIRS] + 2 * at] & ends:
+                    verdict[node] |= 2
+
+
+@njit(cache=True)
+def broken_tokens(data, offsets, broken):
+    """Mark the tokens that aren't whole characters alone: their bytes are not UTF-8."""
+    utf8 = np.zeros(UTF8, np.int64)
+    points = np.zeros(2, np.int64)
+    for token in range(len(offsets) - 1):
+        utf8[:] = 0
+        count = 0
+        for i in range(offsets[token], offsets[token + 1]):
+            # U+FFFD itself, spelled properly, has three bytes and leaves nothing due.
+            count = _decode(data[i], utf8, points, 0)
+            proper = utf8[POINT] == _BAD and data[i] == 0xBD and count == 1
+            for k in range(count):
+                if points[k] == _BAD and not proper:
+                    broken[token] = True
+            if utf8[DUE] == 0:
+                utf8[POINT] = 0
+        if utf8[DUE] > 0:
+            broken[token] = True
 
 
 @njit(cache=True)

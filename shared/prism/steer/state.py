@@ -15,6 +15,8 @@ from prism.match import kernel as match_kernel
 from prism.match.kernel import FIELDS, HEAD, VIEWS
 from prism.match.phrases import PhraseSet
 from prism.steer import kernel
+from prism.steer.circles import LOOK, WATCHED
+from prism.steer.scores import Scores, ScoreStates
 from prism.steer.vocabulary import Vocabulary
 
 _HITS = 64
@@ -38,10 +40,11 @@ class Masks(NamedTuple):
 
 
 class States:
-    """Slots for rows under one set of phrases."""
+    """Slots for rows under one set of phrases, and under ``scores`` where those are watched."""
 
-    def __init__(self, phrases: PhraseSet, slots: int = 1) -> None:
+    def __init__(self, phrases: PhraseSet, slots: int = 1, scores: Scores | None = None) -> None:
         self.phrases = phrases
+        self.scores = None if scores is None else ScoreStates(scores, slots)
         self.tables = (phrases.table, phrases.plain, phrases.squeezed, phrases.entries)
         self.heads = np.zeros((slots, HEAD), np.int64)
         self.rings = np.zeros((slots, VIEWS, phrases.ring_size, FIELDS), np.int64)
@@ -49,15 +52,17 @@ class States:
         self.counts = np.zeros(slots, np.int64)  # output ids read into the state
         self.lengths = np.zeros(slots, np.int64)  # … and known of, those of a refusal too
         self.lasts = np.full(slots, -1, np.int64)  # the last id known of
+        self.turned = np.full(slots, -1, np.int64)  # length at which a mask changed the favourite
         self.refusing = np.zeros(slots, np.bool_)
-        self.out = np.empty((_HITS, 5), np.int64)
+        self.out = np.empty((max(_HITS, phrases.room), 5), np.int64)
 
     def doubled(self) -> States:
         """Return twice as many slots, the first half as they are here."""
         n = len(self.heads)
         twin = States(self.phrases, 2 * n)
-        for name in ("heads", "rings", "utf8s", "counts", "lengths", "lasts", "refusing"):
+        for name in ("heads", "rings", "utf8s", "counts", "lengths", "lasts", "turned", "refusing"):
             getattr(twin, name)[:n] = getattr(self, name)
+        twin.scores = None if self.scores is None else self.scores.doubled()
         return twin
 
     @property
@@ -68,23 +73,37 @@ class States:
     def begin(self, slot: int) -> None:
         """Set a slot to the start of an output."""
         self.counts[slot] = self.lengths[slot] = 0
-        self.lasts[slot] = -1
+        self.lasts[slot] = self.turned[slot] = -1
         self.refusing[slot] = False
         self.heads[slot] = 0
         self.rings[slot] = 0
         self.utf8s[slot] = 0
         match_kernel.begin(self.phrases.plain, self.heads[slot], self.rings[slot])
+        if self.scores is not None:
+            self.scores.begin(slot)
+
+    def circles_due(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of ``slots`` are to be looked at for circles now, ``[rows]``."""
+        turned = self.turned[slots]
+        since = self.lengths[slots] - turned
+        watched = (turned >= 0) & (since > 0) & (since <= WATCHED) & ~self.refusing[slots]
+        due: NDArray[np.bool_] = watched & (since % LOOK == 0)
+        return due
 
     def feed(
         self, vocabulary: Vocabulary, slots: NDArray[np.int64], tokens: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Read one token into each of ``slots``; return where that found a phrase, ``[rows]``."""
+        """Read one token into each of ``slots``; return where no more may follow, ``[rows]``.
+
+        That is where a phrase is whole, and where a score is too high.
+        """
         hits = np.zeros(len(slots), np.uint8)
         kernel.feed_rows(
             *self.tables, *self.arrays, slots, tokens,
             vocabulary.data, vocabulary.offsets, self.out, hits,
         )  # fmt: skip
-        return hits.astype(np.bool_)
+        found = hits.astype(np.bool_)
+        return found if self.scores is None else found | self.scores.feed(slots, tokens)
 
 
 class State:
@@ -136,6 +155,12 @@ class State:
     def last(self, value: int) -> None:
         self.states.lasts[self.slot] = value
 
+    def turn(self) -> None:
+        """Note that a mask keeps the model from its likeliest token, unless that is on note."""
+        turned = int(self.states.turned[self.slot])
+        if turned < 0 or not 0 <= self.length - turned <= WATCHED:
+            self.states.turned[self.slot] = self.length
+
     @property
     def refusing(self) -> bool:
         """Whether a refusal is forced."""
@@ -159,6 +184,11 @@ class State:
                 vocabulary.data, vocabulary.offsets, ids, self.states.out,
             )
         )  # fmt: skip
+
+    def feed_scores(self, ids: NDArray[np.int64]) -> int:
+        """Read tokens for the scores; return how many made one too high, or -1."""
+        scores = self.states.scores
+        return -1 if scores is None else scores.feed_one(self.slot, ids)
 
     def feed_text(self, text: str) -> None:
         """Read characters."""
@@ -190,12 +220,11 @@ class State:
         twin = self.copy()
         out = twin.states.out
         tables = twin.states.tables
-        one = np.zeros(1, np.int32)
         rules: set[str] = set()
         # Byte by byte, and each byte's characters apart: rows of one call overwrite the last's.
         for byte in vocabulary.bytes_of([token]):
             data = np.array([byte], np.uint8)
-            hits = kernel.feed_bytes(*tables, twin.head, twin.ring, twin.utf8, data, one, out)
+            hits = kernel.feed_bytes(*tables, twin.head, twin.ring, twin.utf8, data, out)
             rules |= self._owners(out[:hits])
         hits = kernel.end_hits(*tables, twin.head, twin.ring, twin.utf8, out)
         return rules | self._owners(out[:hits])

@@ -12,14 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from prism.match import disk
 from prism.match.kernel import GAPS, PLAIN, SIGNS
 from prism.steer import kernel
+from prism.steer.completions import tokens_block
 from prism.steer.lookup import Lookup
 from prism.steer.lookup import build as build_lookup
-from prism.text.normalise import fold_block
+from prism.text.normalise import fold_block, fold_digest
 
 MOST_SYMBOLS_PER_BYTE = 8
 """NFKD turns three bytes (U+FDFA) into 18 characters at most."""
+WORTH_KEEPING = 5_000
+"""From so many tokens on, reading lookups from a file is quicker than building them."""
+_MADE_BY = (
+    "prism.match.automaton", "prism.match.kernel", "prism.match.spelling", "prism.steer.kernel",
+    "prism.steer.lookup", "prism.steer.vocabulary",
+)  # fmt: skip
 Encode = Callable[[str], list[int]]
 
 
@@ -62,7 +70,38 @@ class Vocabulary:
 
         The plain view needs no cut keys: there a separator is a symbol like any other.
         """
-        return tuple(_lookups(self, view) for view in (PLAIN, GAPS, SIGNS))
+        key = hashlib.sha256(
+            f"{disk.code_digest(*_MADE_BY)} {fold_digest()} {self.digest}".encode()
+        ).hexdigest()
+        found = disk.load("vocabulary", key) if self.size >= WORTH_KEEPING else None
+        if found is not None:
+            return tuple(
+                (_kept(found, view, "whole"), _kept(found, view, "cut") if view != PLAIN else None)
+                for view in (PLAIN, GAPS, SIGNS)
+            )
+        made = tuple(_lookups(self, view) for view in (PLAIN, GAPS, SIGNS))
+        if self.size >= WORTH_KEEPING:
+            arrays = {
+                f"{view}.{name}.{part}": array
+                for view, both in enumerate(made)
+                for name, lookup in zip(("whole", "cut"), both, strict=True)
+                if lookup is not None
+                for part, array in lookup._asdict().items()
+            }
+            disk.save("vocabulary", key, {}, arrays)
+        return made
+
+    @cached_property
+    def words(self) -> tuple[NDArray[np.int32], ...]:
+        """What the codes of completions stand for, per view (``completions.tokens_block``)."""
+        return tuple(tokens_block(whole, cut) for whole, cut in self.lookups)
+
+    @cached_property
+    def partial(self) -> NDArray[np.int64]:
+        """Tokens with bytes that are no characters alone, ascending."""
+        broken = np.zeros(self.size, np.bool_)
+        kernel.broken_tokens(self.data, self.offsets, broken)
+        return np.flatnonzero(broken & ~self.control).astype(np.int64)
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
         """Return the text of ``ids`` as bytes."""
@@ -130,6 +169,10 @@ def _token_bytes(text: str, *, byte_level: bool) -> bytes:
     if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
         return bytes((int(text[3:5], 16),))
     return text.replace("\u2581", " ").encode("utf-8", "replace")
+
+
+def _kept(found: disk.Stored, view: int, name: str) -> Lookup:
+    return Lookup(*(found.arrays[f"{view}.{name}.{part}"] for part in Lookup._fields))
 
 
 def _lookups(vocabulary: Vocabulary, view: int) -> tuple[Lookup, Lookup | None]:

@@ -9,6 +9,7 @@ lets a stream be judged chunk by chunk with the whole text's verdict. The table 
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -47,6 +48,23 @@ def fold_block() -> NDArray[np.int32]:
     parts = [array.astype(np.int32) for array in fold_table()]
     starts = np.cumsum([3, *(len(part) for part in parts)])[:3]
     return np.concatenate([starts.astype(np.int32), *parts])
+
+
+@cache
+def longest_expansion() -> int:
+    """Return how many characters one code point is read as at most."""
+    longest, at = 1, 0
+    expansions = fold_table().expansions.tolist()
+    while at < len(expansions):
+        longest = max(longest, expansions[at])
+        at += 1 + expansions[at]
+    return longest
+
+
+@cache
+def fold_digest() -> str:
+    """Return what tells this table from any other (SHA-256)."""
+    return hashlib.sha256(fold_block().tobytes()).hexdigest()
 
 
 def fold_code_point(cp: int) -> tuple[tuple[int, int], ...]:
