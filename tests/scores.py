@@ -6,6 +6,7 @@ without a mark scores 0.01. The sketch is incremental, the encoder sees what it 
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prism.classify import features
 from prism.classify.guard.types import GuardInput, GuardScores
 from prism.classify.models import ModelLimits, Models
+from prism.classify.sketch import Sketch
 from prism.types import Stage
 
 if TYPE_CHECKING:
@@ -124,3 +127,20 @@ def models(
         guard_deadline=guard_deadline,
         limits=limits,
     )
+
+
+def canary_sketch(canary: str, *, harm: float = 0.999) -> Sketch:
+    """Return a real sketch that has learnt one thing: two words in a row are harm, in outputs.
+
+    A text that holds them once among 200 characters scores over ``harm``, one without them 0.
+    """
+    turned = " ".join(reversed(canary.split()))
+    embeddings = np.zeros((1 << features.BITS, 2), np.int8)
+    embeddings[np.setdiff1d(features.buckets_of(canary), features.buckets_of(turned)), 0] = 100
+    heads = np.zeros((2, 2, 2), np.float32)
+    heads[1, 0, 0] = (np.log(harm / (1 - harm)) + 20) / 5
+    biases = np.full((2, 2), -20.0, np.float32)
+    buffer = io.BytesIO()
+    names = np.frombuffer(b"harm inj", np.uint8)
+    np.savez(buffer, embeddings=embeddings, heads=heads, biases=biases, categories=names)
+    return Sketch(buffer.getvalue())

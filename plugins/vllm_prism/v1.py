@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from prism.steer.batch import Batch
 from prism.steer.guard import TokenGuard
-from prism.steer.row import Step, TokenRow
+from prism.steer.row import COMMON, Step, TokenRow, any_left
+from prism.steer.state import Masks
 from vllm_prism.guards import Guards
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Row:
     def _steer(self, row: TokenRow, logits: NDArray[np.float32]) -> None:
         refusing = row.refusing
         row.apply(logits)
-        if not row.refusing and not _any_left(logits):
+        if not row.refusing and not any_left(logits):
             row.refuse()
             row.apply(logits)
         if row.refusing and not refusing:
@@ -118,7 +119,7 @@ class Row:
     def _mask(self, step: Step, logits: NDArray[np.float32]) -> None:
         if step.forced is None:
             step.write(logits)
-        if step.forced is not None or not _any_left(logits):
+        if step.forced is not None or not any_left(logits):
             Step(self._guards.eos, step.banned).write(logits)
 
 
@@ -179,9 +180,9 @@ class Rows:
         rows = [self._rows[index] for index in indices]
         token_rows = [row.join(batch) for row in rows]
         masks = batch.step(token_rows, [row.output for row in rows])
-        sizes = np.diff(masks.bounds)
+        wanted = (np.diff(masks.bounds) > 0) & ~_masked(logits, indices, masks)
         for i, row in enumerate(token_rows):
-            if sizes[i] or row.refusing:
+            if wanted[i] or row.refusing:
                 rows[i].steer(logits[indices[i]], masks.row(i))
 
     def _drop(self, index: int) -> None:
@@ -190,5 +191,23 @@ class Rows:
             row.leave()
 
 
-def _any_left(logits: NDArray[np.float32]) -> bool:
-    return bool(logits.max() > -np.inf)
+def _masked(logits: torch.Tensor, indices: list[int], masks: Masks) -> NDArray[np.bool_]:
+    """Mask, in one write, the rows in which some common token is likelier than any banned one.
+
+    Nothing else is to be done for those, which are nearly all. Return which rows were done; none on
+    a device, where each is copied to the host.
+    """
+    done = np.zeros(len(indices), np.bool_)
+    sizes = np.diff(masks.bounds)
+    some = np.flatnonzero(sizes)
+    if logits.device.type != "cpu" or not len(some):
+        return done
+    host = logits.numpy()
+    rows = np.array(indices, np.int64)[some]
+    where = np.repeat(rows, sizes[some])
+    likeliest = np.maximum.reduceat(host[where, masks.ids], masks.bounds[some])
+    usual = np.array([host[row, :COMMON].max() for row in rows]) > likeliest
+    write = np.repeat(usual, sizes[some])
+    host[where[write], masks.ids[write]] = -np.inf
+    done[some] = usual
+    return done

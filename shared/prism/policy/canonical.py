@@ -50,6 +50,7 @@ def canonical(policy: CompiledPolicy) -> dict[str, Any]:
         "on_tier_failure": policy.on_tier_failure,
         "watermark": policy.watermark,
         "unknown_language": policy.unknown_language,
+        "token_scores": policy.token_scores,
     }
 
 

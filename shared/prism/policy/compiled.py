@@ -55,6 +55,7 @@ class CompiledPolicy:
     on_tier_failure: str  # "close" | "open"
     watermark: str = "off"  # "off" | "required"
     unknown_language: str = "allow"  # "allow" | "flag" | "block"
+    token_scores: str = "on"  # "on" | "off": whether the token layer acts on scores
 
     def rule(self, rule_id: str) -> CompiledRule:
         """Return the rule with that id. Raises ``KeyError``."""

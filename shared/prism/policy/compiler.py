@@ -100,6 +100,7 @@ def _compile(composed: Composed) -> tuple[CompiledPolicy, list[Problem]]:
         unknown_language=str(keys["unknown_language"].value)
         if "unknown_language" in keys
         else "allow",
+        token_scores=str(keys["token_scores"].value) if "token_scores" in keys else "on",
     )
     return with_digest(policy), problems
 

@@ -261,6 +261,7 @@ def stricter(a: CompiledPolicy, b: CompiledPolicy) -> CompiledPolicy:
             on_tier_failure="close" if close else "open",
             watermark="required" if marked else "off",
             unknown_language=foreign,
+            token_scores="on" if "on" in (a.token_scores, b.token_scores) else "off",
         )
     )
 

@@ -37,7 +37,12 @@ def diff(old: CompiledPolicy, new: CompiledPolicy) -> tuple[Change, ...]:
     return (*_own_keys(old, new), *_rules(old, new))
 
 
-_STRICTER = {"mode": "enforce", "on_tier_failure": "close", "watermark": "required"}
+_STRICTER = {
+    "mode": "enforce",
+    "on_tier_failure": "close",
+    "token_scores": "on",
+    "watermark": "required",
+}
 
 
 def _own_keys(old: CompiledPolicy, new: CompiledPolicy) -> list[Change]:

@@ -208,6 +208,7 @@ class PolicyFile(Model):
     unknown_language: Literal["allow", "flag", "block"] | None = Field(
         None, examples=["unknown_language: flag"]
     )
+    token_scores: TierState | None = Field(None, examples=["token_scores: off"])
     watermark: Literal["required", "off"] | None = Field(None, examples=["watermark: required"])
     rationale: Text | None = Field(None, examples=["rationale: Why this policy is as it is."])
     dissent: Text | None = Field(None, examples=["dissent: Who disagreed, and why."])

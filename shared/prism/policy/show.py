@@ -37,6 +37,7 @@ def explain(policy: CompiledPolicy, sources: tuple[Composed, ...]) -> list[Shown
         "on_tier_failure": policy.on_tier_failure,
         "watermark": policy.watermark,
         "unknown_language": policy.unknown_language,
+        "token_scores": policy.token_scores,
     }
     for key, value in own.items():
         writers = [s.keys[key] for s in sources if key in s.keys and s.keys[key].value == value]

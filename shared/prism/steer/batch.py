@@ -1,7 +1,7 @@
-"""Rows that decode together: one step of all of them costs two compiled calls.
+"""Rows that decode together: one step of all of them costs three compiled calls.
 
 The per-row object is for requests, not for steps. Python looks at a row only where the kernels say
-that something is to be done: a phrase nearly complete, a refusal being forced.
+that something is to be done: a phrase nearly complete, a score too high, a refusal being forced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Batch:
 
     def __init__(self, guard: TokenGuard) -> None:
         self.guard = guard
-        self._states = States(guard.output, _FIRST)
+        self._states = States(guard.output, _FIRST, guard.scores)
         self._rows: list[TokenRow | None] = [None] * _FIRST
 
     def __len__(self) -> int:
@@ -57,12 +57,18 @@ class Batch:
         usual &= (tokens >= 0) & (tokens < self.guard.vocabulary.size)
         for i in np.flatnonzero(~usual).tolist():
             rows[i].advance(outputs[i])
-        self._read(rows, slots, tokens, lengths, np.flatnonzero(usual))
+        try:
+            self._read(rows, outputs, slots, tokens, lengths, np.flatnonzero(usual))
+        except BaseException:
+            for row in rows:
+                row.state.restart()  # who had been read is not known: all are read anew
+            raise
         return self._mask(slots)
 
     def _read(
         self,
         rows: Sequence[TokenRow],
+        outputs: Sequence[Sequence[int]],
         slots: NDArray[np.int64],
         tokens: NDArray[np.int64],
         lengths: NDArray[np.int64],
@@ -74,7 +80,9 @@ class Batch:
         states.counts[at] = states.lengths[at] = lengths[usual]
         states.lasts[at] = tokens[usual]
         for i in usual[hits].tolist():
-            rows[i].exceed()
+            rows[i].refuse()
+        for i in usual[states.circles_due(at)].tolist():
+            rows[i].stop_circles(outputs[i])
 
     def _mask(self, slots: NDArray[np.int64]) -> Masks:
         live = ~self._states.refusing[slots]

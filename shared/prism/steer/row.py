@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from prism.steer.circles import stuck
 from prism.steer.state import State, States
 
 if TYPE_CHECKING:
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 _RECOGNISE = 3
 """Tokens of a refusal that must be there before a resumed request is taken to be refusing."""
 _NOTHING = np.zeros(0, np.int64)
+COMMON = 4096
+"""Tokens that are looked at first: tokenizers number common ones low, past those of bytes."""
+
+
+def is_likeliest(row: NDArray[np.float32], token: int) -> bool:
+    """Return whether no logit of ``row``, ``[vocabulary]``, is above that of ``token``."""
+    return bool(row[:COMMON].max() <= row[token] and row.max() <= row[token])
+
+
+def any_left(row: NDArray[np.float32]) -> bool:
+    """Return whether a token is left that may be sampled."""
+    return bool(row[:COMMON].max() > -np.inf or row.max() > -np.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,8 @@ class TokenRow:
     ) -> None:
         self._guard = guard
         self._locale = locale
+        if states is None:
+            states = States(guard.output, 1, guard.scores)
         self.state = State(guard.output, states, slot)
         self._refusal: list[int] = []
         self._refused_at: int | None = None
@@ -59,6 +74,11 @@ class TokenRow:
     def refusing(self) -> bool:
         """Whether the refusal is being forced."""
         return self._refused_at is not None
+
+    @property
+    def refused_at(self) -> int | None:
+        """How many tokens were out when the refusal began, ``None`` where it has not."""
+        return self._refused_at
 
     def refuse(self) -> None:
         """Force the refusal from the next token on."""
@@ -77,11 +97,11 @@ class TokenRow:
         Costs what is new; a list that isn't a continuation is read anew. Placeholders (ids below
         zero, which engines use for tokens still on the device) can't be judged: the row refuses.
         """
+        self._step = None  # a batch may have read on since it was made
         state = self.state
         length = len(output_ids)
         if length == state.length and (length == 0 or output_ids[-1] == state.last):
             return
-        self._step = None
         if self._refused_at is not None and length >= self._refused_at:
             state.length = length
             state.last = int(output_ids[-1])
@@ -98,15 +118,34 @@ class TokenRow:
         state.count = length
         if count == 0 and length > 1:
             self._recognise(list(map(int, output_ids)))
-        if state.feed(self._guard.vocabulary, new):
-            self.exceed()
+        try:
+            self._read(new, output_ids)
+        except BaseException:
+            state.restart()  # nobody knows how far it was read: next time from the start
+            raise
 
-    def exceed(self) -> None:
-        """Note that a phrase is in the output: nothing of the model's may follow.
+    def _read(self, new: NDArray[np.int64], output_ids: Sequence[int]) -> None:
+        """Read the last tokens ``new``; nothing may follow a phrase, or a score that is too high.
 
-        Only reached when tokens were appended past the mask.
+        A phrase is only found where tokens were appended past the mask.
         """
-        self.refuse()
+        found = self.state.feed(self._guard.vocabulary, new)
+        above = self.state.feed_scores(new)
+        if above >= 0 and self._refused_at is None:
+            at = len(output_ids) - len(new) + above
+            said = list(map(int, output_ids[at:]))
+            # A request that comes back may have begun to refuse there.
+            begun = said == self._guard.refusal(self._locale, inside=True)[: len(said)]
+            self._start_refusal(at if begun else len(output_ids))
+        elif found:
+            self.refuse()
+        if self.state.states.circles_due(self.state.slots)[0]:
+            self.stop_circles(output_ids)
+
+    def stop_circles(self, output_ids: Sequence[int]) -> None:
+        """Refuse where the output goes in circles since a mask changed the model's course."""
+        if stuck(output_ids, int(self.state.states.turned[self.state.slot])):
+            self.refuse()
 
     def _restart(self) -> None:
         self.state.restart()
@@ -147,9 +186,12 @@ class TokenRow:
         step = self.step()
         if step.forced is None and len(step.banned):
             top = int(step.banned[np.argmax(row[step.banned])])
-            if row[top] >= row.max() and self.blocks(top):
-                self.refuse()
-                step = self.step()
+            if is_likeliest(row, top):
+                if self.blocks(top):
+                    self.refuse()
+                    step = self.step()
+                else:
+                    self.state.turn()
         step.write(row)
 
     def blocks(self, token: int) -> bool:

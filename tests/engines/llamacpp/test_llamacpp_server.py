@@ -14,6 +14,7 @@ import openai
 import pytest
 from engine_texts import BLOCKED, REFUSAL, STEERED
 from llama_cpp import Llama
+from llamacpp_tools import note_tool
 
 from prism.moderator import Moderator
 
@@ -197,18 +198,7 @@ def test_blocked_text_outside_the_prompt_is_seen(server: Any) -> None:
         assert answer.json()["choices"][0]["text"] == REFUSAL
 
 
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "note",
-        "description": "Take a note",
-        "parameters": {
-            "type": "object",
-            "properties": {"text": {"type": "string", "maxLength": 12}},
-            "required": ["text"],
-        },
-    },
-}
+TOOL = note_tool(12)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -398,9 +388,8 @@ llamacpp_prism.layer.install = lambda llama, choose, **options: llama
 """
 NO_OUTPUT_FILTER = """
 from prism.moderator import Session
-from prism.types import Released
-Session.feed = lambda self, text, **place: Released(text, False, self.decision)
-Session.finish = lambda self, **place: Released("", False, self.decision)
+Session.flow = lambda self, text, *place, **more: text
+Session.end = lambda self, *place: ""
 """
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from engine_texts import BLOCKED, REFUSAL, STEERED
 from llama_cpp import Llama, LlamaGrammar, LogitsProcessorList, MinTokensLogitsProcessor
+from llamacpp_tools import note_tool
 
 from llamacpp_prism import GrammarError, ModerationFailedError, guard
 from llamacpp_prism.gate import Gate
@@ -278,18 +279,7 @@ def test_json_mode_gives_json_without_the_phrase(
     assert not moderator.check_output(text).blocked
 
 
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "note",
-        "description": "Take a note",
-        "parameters": {
-            "type": "object",
-            "properties": {"text": {"type": "string", "maxLength": 20}},
-            "required": ["text"],
-        },
-    },
-}
+TOOL = note_tool(20)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,5 +1,7 @@
 """The V1 interface on vLLM's own batch updates: order, live lists, placeholders, failures."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,26 @@ def test_without_prompt_ids_it_refuses(rows):
     assert step(rows, 6)[0] == {SAY_NO}
 
 
+def test_two_ranks_decide_alike(guards):
+    """With tensor parallelism each rank runs its own processor, and nobody compares them."""
+    from vllm_prism.v1 import Rows
+
+    rng = random.Random(7)
+    for _ in range(20):
+        output, ranks = [], [Rows(guards), Rows(guards)]
+        prompt = rng.choices(range(SIZE - 1), k=3)
+        for rows in ranks:
+            rows.update(update(added=[(0, params(), prompt, output)]))
+        for _ in range(8):
+            logits = torch.rand((1, SIZE), generator=torch.Generator().manual_seed(len(output)))
+            masked = [logits.clone() for _ in ranks]
+            for rows, own in zip(ranks, masked, strict=True):
+                rows.apply(own)
+            assert torch.equal(*masked)
+            allowed = torch.isfinite(masked[0][0]).nonzero().flatten().tolist()
+            output.append(rng.choice(allowed))
+
+
 def test_shared_params_are_separate_rows(rows):
     shared = params(n=2)
     one, two = [0], [6]
@@ -250,3 +272,78 @@ def test_one_class_passes_both_loaders():
 def test_texts_of_this_file_are_those_of_the_policy():
     assert f"{WORDS[0]}{WORDS[1]}" == UNSAYABLE
     assert f"{WORDS[4]}{WORDS[5]}" == BLOCKED
+
+
+# Scores
+
+
+@pytest.fixture
+def scored(guards, monkeypatch):
+    """Rows under a policy whose sketch has learnt that "marble copper" is harm."""
+    from tests.scores import canary_sketch
+
+    from prism.steer.guard import TokenGuard
+    from vllm_prism.v1 import Rows
+
+    monkeypatch.setattr(TokenGuard, "_cache", {})
+    monkeypatch.setattr("prism.classify.sketch._shipped", lambda: canary_sketch("marble copper"))
+    return Rows(guards)
+
+
+HARMFUL = [4, 2, 2, 2, 2]  # "marble copper copper …", just past the first look
+
+
+def test_a_score_too_high_is_answered_by_the_refusal(scored):
+    output, free = [], []
+    scored.update(update(added=[(0, params(), [6], output), (1, params(), [6], free)]))
+    for token in HARMFUL:
+        assert {EOS} != step(scored, 6, 2)[0] != {SAY_NO_INSIDE}
+        output.append(token)
+        free.append(6)
+    first, second = step(scored, 6, 2)
+    assert first == {SAY_NO_INSIDE}
+    assert second is None or 6 in second
+    output.append(SAY_NO_INSIDE)
+    free.append(6)
+    assert step(scored, 6, 2)[0] == {EOS}
+
+
+def test_under_a_grammar_a_score_too_high_is_the_end(scored):
+    from vllm.sampling_params import StructuredOutputsParams
+
+    grammar = params(structured_outputs=StructuredOutputsParams(choice=["x"]))
+    scored.update(update(added=[(0, grammar, [6], HARMFUL)]))
+    assert step(scored, 6)[0] == {EOS}
+
+
+def test_scores_that_fail_close_their_rows(scored, monkeypatch, caplog):
+    from prism.steer.scores import ScoreStates
+
+    monkeypatch.setattr(ScoreStates, "feed", None)  # in the batch
+    output = []
+    scored.update(update(added=[(0, params(), [6], output)]))
+    assert step(scored, 6) == [None]
+    output += HARMFUL[:1]
+    assert step(scored, 6)[0] != {EOS}  # read alone
+    monkeypatch.setattr(ScoreStates, "feed_one", None)
+    output += HARMFUL[1:2]
+    assert step(scored, 6)[0] == {EOS}
+    assert "ended because its moderation failed" in caplog.text
+
+
+def test_rows_are_masked_together_as_alone(guards):
+    from vllm_prism.v1 import Rows
+
+    rng = np.random.default_rng(2)
+    for _ in range(40):
+        outputs = [rng.integers(0, 8, rng.integers(0, 4)).tolist() for _ in range(6)]
+        logits = torch.from_numpy(rng.normal(size=(6, SIZE)).astype(np.float32))
+        expected = logits.clone()
+        together = Rows(guards)
+        together.update(update(added=[(i, params(), [6], o) for i, o in enumerate(outputs)]))
+        together.apply(logits)
+        for i, output in enumerate(outputs):
+            alone = guards.guard(params()).row([6])
+            alone.advance(output)
+            alone.apply(expected.numpy()[i])
+        assert torch.equal(logits, expected)
