@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from prism.steer.guard import TokenGuard
 from prism.steer.ranges import TokenTables, TokenTexts, compile_tables, patterns_of
 from vllm_prism.guards import Guards, tokens_of
 
@@ -77,12 +76,11 @@ class DeviceTables:
     @classmethod
     def of(cls, guards: Guards, width: int, device: torch.device) -> DeviceTables:
         """Build the tables of every policy the operator configured."""
-        settings, vocabulary = guards.settings, guards.vocabulary
-        policies = {p.digest: p for p in (settings.strictest, *settings.policies.values())}
-        compiled = [TokenGuard.compile(p, vocabulary) for p in policies.values()]
+        compiled = guards.compiled()
+        policies = [guard.policy for guard in compiled]
         refusals = [(g.refusal(None, inside=False), g.refusal(None, inside=True)) for g in compiled]
-        texts = TokenTexts.of(tokens_of(vocabulary))
-        return cls(list(policies.values()), texts, refusals, guards.eos, width, device)
+        texts = TokenTexts.of(tokens_of(guards.vocabulary))
+        return cls(policies, texts, refusals, guards.eos, width, device)
 
     def start(self, digest: str) -> int:
         """Return the node of an empty output."""

@@ -29,9 +29,7 @@ class Guards:
         )
         # The scheduler stops at this one; others of the vocabulary may be sampled and go on.
         self.eos = int(tokenizer.eos_token_id)
-        # Compiled now, so that no request waits for it.
-        for policy in (self.settings.strictest, *self.settings.policies.values()):
-            TokenGuard.compile(policy, self.vocabulary)
+        self.compiled()  # now, so that no request waits for it
 
     @classmethod
     def of(cls, vllm_config: VllmConfig) -> Guards:
@@ -41,6 +39,13 @@ class Guards:
             _made[key] = cls(vllm_config)
             weakref.finalize(vllm_config.model_config, _made.pop, key, None)
         return _made[key]
+
+    def compiled(self) -> list[TokenGuard]:
+        """Return the guard of each policy that the operator configured, the strictest first."""
+        policies = {
+            p.digest: p for p in (self.settings.strictest, *self.settings.policies.values())
+        }
+        return [TokenGuard.compile(p, self.vocabulary) for p in policies.values()]
 
     def policy(self, params: SamplingParams) -> CompiledPolicy:
         """Return the policy a request is under: the stamped one, or else the strictest."""

@@ -40,7 +40,7 @@ class PrismLogitsProcessor(V1Base, V2Base):  # type: ignore[misc]
         if is_pin_memory is None:
             from vllm_prism.v2 import Slots
 
-            self._rows = Slots(guards, device_or_states, vllm_config.num_speculative_tokens)
+            self._rows = Slots.of(guards, device_or_states, vllm_config.num_speculative_tokens)
         else:
             from vllm_prism.v1 import Rows
 

@@ -1,19 +1,29 @@
 """The V2 model runner: token ids are on the device and stay there.
 
-The state of a slot is a node of its policy's tables (``prism.steer.ranges``); every step is a fixed
-number of tensor operations of fixed shape, without a copy to the host. A row of logits is not a
-request: under speculative decoding a request has one row per draft token, and only the tokens in
-``req_states`` are committed. What the prompt decides is decided on the host, when a request takes a
-slot: then its ids are there anyway.
+A row of logits is not a request: under speculative decoding a request has one row per draft token,
+and only the tokens in ``req_states`` are committed. Every step is a fixed number of launches,
+without a copy to the host. What the prompt decides, and where a resumed request stands, is decided
+on the host, when a request takes a slot: then its ids are there anyway.
+
+With Triton, which that runner needs on a GPU, the device walks the host's own automata
+(``vllm_prism.walk``). Without, tables of nodes (``vllm_prism.device``) cover phrases as they are
+written, in ROT13 and reversed.
 """
 
 from __future__ import annotations
 
+import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
+from prism.policy import CompiledPolicy
+from prism.steer.row import TokenRow
+from prism.steer.state import State, States
 from vllm_prism.device import DeviceTables
 from vllm_prism.guards import Guards
 
@@ -24,31 +34,129 @@ if TYPE_CHECKING:
         LogitsProcRequestState,
     )
 
+logger = logging.getLogger("vllm.prism")
 NEVER = 2**30
 """Later than any position of a text."""
 
 
-class _New(NamedTuple):
+class Request(NamedTuple):
+    """Where a request stands that takes a slot. Positions count prompt and output, from 0."""
+
     slot: int
-    node: int
+    policy: CompiledPolicy
     prompt: int
-    seen: int
+    """Tokens of the prompt."""
+    output: Sequence[int]
+    """Tokens after it."""
+    state: State
     refuse_from: int
     structured: bool
 
+    @property
+    def seen(self) -> int:
+        """Tokens that were read."""
+        return self.prompt + len(self.output)
 
-class Slots:
-    """Per-slot state on the device. Positions count prompt and output tokens, from 0."""
+
+class Slots(ABC):
+    """Per-slot state on the device."""
 
     def __init__(
         self, guards: Guards, states: LogitsProcRequestState, speculative_tokens: int = 0
     ) -> None:
         self._guards = guards
         self._states = states
-        self._tables = DeviceTables.of(guards, states.vocab_size, states.device)
-        self._new: list[_New] = []
+        self._new: list[Request] = []
         self._most = speculative_tokens + 1
         """Tokens that can be committed between two steps."""
+
+    @classmethod
+    def of(
+        cls, guards: Guards, states: LogitsProcRequestState, speculative_tokens: int = 0
+    ) -> Slots:
+        """Return the slots that fit: on a GPU vLLM has Triton, or it would not run V2."""
+        if find_spec("triton") is not None and states.device.type != "cpu":
+            return TritonSlots(guards, states, speculative_tokens)
+        logger.warning(
+            "without Triton disguised phrases (spaced, leet, repeated letters, characters in "
+            "pieces) are left to the text layer"
+        )
+        return TorchSlots(guards, states, speculative_tokens)
+
+    def add(self, slot: int, params: SamplingParams) -> bool:
+        """Take over a request, new or resumed after preemption."""
+        guard = self._guards.guard(params)
+        tokens = _staged(self._states.all_token_ids, slot)
+        prompt_len = int(self._states.prompt_len.np[slot])
+        prompt = None if tokens is None else tokens[:prompt_len]
+        # Scores are the text layer's here: they must not depend on who was preempted.
+        row = TokenRow(guard, prompt, None, States(guard.output))
+        output = () if tokens is None else tokens[prompt_len:]
+        row.advance(output)
+        refuse_from = NEVER if row.refused_at is None else prompt_len + row.refused_at
+        structured = params.structured_outputs is not None
+        self._new.append(
+            Request(slot, guard.policy, prompt_len, output, row.state, refuse_from, structured)
+        )
+        return True
+
+    def flush(self) -> None:
+        """Write what was added to the device."""
+        if self._new:
+            self._write(self._new)
+            self._new.clear()
+
+    @abstractmethod
+    def _write(self, new: Sequence[Request]) -> None: ...
+
+    @abstractmethod
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> None:
+        """Mask and force, in place; ``logits`` is float32 ``[rows, vocabulary]``."""
+
+
+class TritonSlots(Slots):
+    """Everything the host sees, on the device."""
+
+    def __init__(
+        self, guards: Guards, states: LogitsProcRequestState, speculative_tokens: int = 0
+    ) -> None:
+        from vllm_prism.walk import Walk
+
+        super().__init__(guards, states, speculative_tokens)
+        compiled = guards.compiled()
+        self._index = {guard.policy.digest: i for i, guard in enumerate(compiled)}
+        self._walk = Walk(
+            compiled, guards.eos, states.max_num_reqs, speculative_tokens, states.device
+        )
+        self._walk.warm_up(states.vocab_size, states.all_token_ids.gpu)
+
+    def _write(self, new: Sequence[Request]) -> None:
+        fields = [
+            [r.refuse_from, NEVER, r.seen, r.prompt, r.structured, self._index[r.policy.digest]]
+            for r in new
+        ]
+        states = np.stack([self._walk.arena.state(r.state) for r in new])
+        self._walk.put([r.slot for r in new], np.array(fields), states)
+
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> None:
+        self._walk.step(
+            logits,
+            self._states.all_token_ids.gpu,
+            ctx.expanded_idx_mapping,
+            ctx.expanded_local_pos,
+            ctx.pos,
+            ctx.input_ids,
+        )
+
+
+class TorchSlots(Slots):
+    """The state of a slot is a node of its policy's tables (``prism.steer.ranges``)."""
+
+    def __init__(
+        self, guards: Guards, states: LogitsProcRequestState, speculative_tokens: int = 0
+    ) -> None:
+        super().__init__(guards, states, speculative_tokens)
+        self._tables = DeviceTables.of(guards, states.vocab_size, states.device)
         n, device = states.max_num_reqs, states.device
         self._node = torch.zeros(n, dtype=torch.int64, device=device)
         self._prompt = torch.zeros(n, dtype=torch.int64, device=device)
@@ -58,32 +166,18 @@ class Slots:
         """Where a refusal was begun in the last step, if that token turns out to be committed."""
         self._structured = torch.zeros(n, dtype=torch.bool, device=device)
 
-    def add(self, slot: int, params: SamplingParams) -> bool:
-        """Take over a request, new or resumed after preemption."""
-        policy = self._guards.policy(params)
-        tokens = _staged(self._states.all_token_ids, slot)
-        prompt_len = int(self._states.prompt_len.np[slot])
-        node, refuse_from = self._tables.start(policy.digest), NEVER
-        if tokens is None or self._guards.guard(params).blocks_prompt(tokens[:prompt_len]):
-            refuse_from = prompt_len
-        else:
-            for token in tokens[prompt_len:]:
-                node = self._tables.next(policy.digest, node, token)
-        seen = prompt_len if tokens is None else len(tokens)
-        structured = params.structured_outputs is not None
-        self._new.append(_New(slot, node, prompt_len, seen, refuse_from, structured))
-        return True
-
-    def flush(self) -> None:
-        """Write what was added to the device."""
-        if not self._new:
-            return
-        new = torch.tensor(self._new, dtype=torch.int64)
+    def _write(self, requests: Sequence[Request]) -> None:
+        numbers = []
+        for r in requests:
+            node = self._tables.start(r.policy.digest)
+            for token in r.output:
+                node = self._tables.next(r.policy.digest, node, token)
+            numbers.append([r.slot, node, r.prompt, r.seen, r.refuse_from, r.structured])
+        new = torch.tensor(numbers, dtype=torch.int64)
         if self._states.device.type != "cpu":
             new = new.pin_memory().to(self._states.device, non_blocking=True)
-        self._new.clear()
-        slot, node, prompt, seen, refuse_from, structured = new.unbind(1)
-        self._node[slot] = node
+        slot, node_, prompt, seen, refuse_from, structured = new.unbind(1)
+        self._node[slot] = node_
         self._prompt[slot] = prompt
         self._seen[slot] = seen
         self._refuse_from[slot] = refuse_from
@@ -91,7 +185,6 @@ class Slots:
         self._structured[slot] = structured.bool()
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> None:
-        """Mask and force, in place; ``logits`` is ``[rows, vocabulary]``."""
         slot = ctx.expanded_idx_mapping.long()
         local = ctx.expanded_local_pos.long()
         here = ctx.pos.long() + 1  # position of the token this row samples
