@@ -234,14 +234,13 @@ class Rig:
     async def _connected(self, port: int, count: int) -> list[_Client]:
         loop = asyncio.get_running_loop()
         clients = self._clients.setdefault(port, [])
-        for number, client in enumerate(clients):
-            if client.transport is None or client.transport.is_closing():
+        clients += [_Client(self) for _ in range(count - len(clients))]
+        # While one is connected, the server may close another that has been idle for too long.
+        while dead := [n for n, client in enumerate(clients[:count]) if not client.connected]:
+            for number in dead:
                 _, clients[number] = await loop.create_connection(
                     lambda: _Client(self), "127.0.0.1", port
                 )
-        while len(clients) < count:
-            _, made = await loop.create_connection(lambda: _Client(self), "127.0.0.1", port)
-            clients.append(made)
         return clients[:count]
 
 
@@ -304,6 +303,11 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+
+    @property
+    def connected(self) -> bool:
+        """Whether a request can be sent."""
+        return self.transport is not None and not self.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._stream is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prism.classify.languages import supported
-from prism.policy.compiled import CompiledPolicy, CompiledRule
+from prism.policy.compiled import CompiledPolicy
 from prism.types import Action, Decision, Evidence, Finding, Mode, Stage, TierState
 
 TIER_FAILURE_RULE = "prism.tier_failure"
@@ -24,12 +24,13 @@ def decide(p: Evidence | None, q: Evidence | None, policy: CompiledPolicy) -> De
     scores: dict[str, float] = {}
     tiers: dict[str, TierState] = {}
     languages: dict[str, str] = {}
-    by_id = {rule.id: rule for rule in policy.rules}
     for stage, evidence in ((Stage.PROMPT, p), (Stage.OUTPUT, q)):
         if evidence is None:
             continue
-        findings.extend(_matched(stage, evidence, by_id))
-        findings.extend(_scored(stage, evidence, policy))
+        if evidence.matches:
+            findings.extend(_matched(stage, evidence, policy))
+        if evidence.scores or evidence.answers:
+            findings.extend(_scored(stage, evidence, policy))
         findings.extend(_failed(stage, evidence, policy))
         findings.extend(_foreign(stage, evidence, policy))
         for category, score in evidence.scores.items():
@@ -47,7 +48,8 @@ def decide(p: Evidence | None, q: Evidence | None, policy: CompiledPolicy) -> De
     )
 
 
-def _matched(stage: Stage, evidence: Evidence, rules: dict[str, CompiledRule]) -> list[Finding]:
+def _matched(stage: Stage, evidence: Evidence, policy: CompiledPolicy) -> list[Finding]:
+    rules = {rule.id: rule for rule in policy.rules}
     findings = []
     for match in evidence.matches:
         rule = rules[match.rule]

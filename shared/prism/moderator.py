@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prism.channel import REDACTED, Channel
 from prism.classify.cascade import Asked, Cascade, Reading
 from prism.classify.checkpoints import Checkpoints
 from prism.classify.deadline import Busy
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from prism.policy.compiled import CompiledPolicy
 
 PATTERNS = "patterns"
-REDACTED = "[redacted]"
 TURNS = "turns"
 """In ``via``: seen in the user's turns alone; offsets count in those."""
 _MOST_MATCHES = 256  # kept per stage for the receipt; the verdict counts every one
@@ -43,6 +43,10 @@ class Moderator:
         self.cascades = {stage: Cascade(policy, stage, self.models) for stage in Stage}
         self._matchers = {stage: Matcher.compile(policy, stage) for stage in Stage}
         self.reads_names = any(matcher.slow for matcher in self._matchers.values())
+        self.never_waits = not self.reads_names and not any(
+            cascade.may_wait for cascade in self.cascades.values()
+        )
+        """Whether nothing that is judged under this policy ever waits for a model."""
 
     @classmethod
     def from_policy(
@@ -102,19 +106,6 @@ class Moderator:
         return rule.mode is Mode.ENFORCE and rule.action is Action.REDACT
 
 
-@dataclass(slots=True)
-class _Stream:
-    """One choice's channel: what was read, what of it is still held."""
-
-    scanner: Scanner
-    marks: Checkpoints | None = None
-    held: str = ""
-    base: int = 0  # offset of held[0]
-    unread: str = ""  # the end of held: it waits for a checkpoint before it to be settled
-    redactions: list[tuple[int, int]] | None = None
-    failed: bool = False
-
-
 class Session:
     """The state of one request: the prompt's verdict, one stream per choice and channel.
 
@@ -131,7 +122,7 @@ class Session:
         self._moderator = moderator
         self._locale = locale
         self._asked = Asked()
-        self._streams: dict[tuple[int, str], _Stream] = {}
+        self._streams: dict[tuple[int, str], Channel] = {}
         self._blocked: set[int] = set()
         self._matches: dict[Stage, list[Match]] = {Stage.PROMPT: [], Stage.OUTPUT: []}
         self._tiers: dict[Stage, dict[str, TierState]] = {Stage.PROMPT: {}, Stage.OUTPUT: {}}
@@ -191,6 +182,8 @@ class Session:
         with them; ``feed(…, wait=False)`` then never waits where this says so: what a model must
         see first stays held until the next call.
         """
+        if self._moderator.never_waits:
+            return False
         if self._moderator.reads_names:
             return True
         cascades = self._moderator.cascades
@@ -254,10 +247,38 @@ class Session:
 
         ``wait=False``: don't wait for a model; see :meth:`waits`.
         """
-        return self._step(text, choice, channel, final=False, wait=wait)
+        released = self.flow(text, choice, channel, wait=wait)
+        return Released(released, choice in self._blocked, self.decision)
 
     def finish(self, choice: int = 0, channel: str = "content") -> Released:
         """End an output's channel; return the rest that may go to the client."""
+        released = self.end(choice, channel)
+        return Released(released, choice in self._blocked, self.decision)
+
+    def flow(
+        self, text: str, choice: int = 0, channel: str = "content", *, wait: bool = True
+    ) -> str:
+        """Do ``feed`` for who wants the text alone; :meth:`blocked` says whether more will come."""
+        stream = self._streams.get((choice, channel))
+        # This runs for every token; most are read by no score model, and nothing is found.
+        if stream is None or not stream.plain or choice in self._blocked:
+            return self._step(text, choice, channel, final=False, wait=wait)
+        held = stream.held = stream.held + text  # first: what follows may raise
+        try:
+            scanner = stream.scanner
+            matches = scanner.feed(text)
+            if matches:
+                return stream.take(self._found(stream, matches, choice))
+            limit, end = scanner.hold_from, stream.base + len(held)
+            if limit < end or stream.redactions:
+                return stream.take(limit)
+            stream.held, stream.base = "", end
+            return held
+        except Exception:
+            return self._fail(stream, text, choice)
+
+    def end(self, choice: int = 0, channel: str = "content") -> str:
+        """Do ``finish`` likewise."""
         return self._step("", choice, channel, final=True, wait=True)
 
     async def afeed(self, text: str, choice: int = 0, channel: str = "content") -> Released:
@@ -277,33 +298,37 @@ class Session:
         self._blocked.add(choice)
         self._version += 1
 
-    def _step(self, text: str, choice: int, channel: str, *, final: bool, wait: bool) -> Released:
+    def _step(self, text: str, choice: int, channel: str, *, final: bool, wait: bool) -> str:
         if choice in self._blocked:
-            return Released("", True, self.decision)
+            return ""
         stream = self._streams.get((choice, channel))
         try:
             if stream is None:
                 stream = self._open()
                 self._streams[choice, channel] = stream
-            released = self._advance(stream, text, choice, final=final, wait=wait)
+            return self._advance(stream, text, choice, final=final, wait=wait)
         except Exception:
-            _log.exception("the output check of %s failed", self.id)
-            self._note(Stage.OUTPUT, [], TierState.FAILED)
-            if self.decision.blocked:
-                self._blocked.add(choice)
-                return Released("", True, self.decision)
-            if stream is None:
-                return Released(text, False, self.decision)
-            stream.failed = True
-            released, stream.held = stream.held, ""
-        return Released(released, choice in self._blocked, self.decision)
+            return self._fail(stream, text, choice)
 
-    def _open(self) -> _Stream:
+    def _fail(self, stream: Channel | None, text: str, choice: int) -> str:
+        """Answer a failure inside as the policy says; return what may go out."""
+        _log.exception("the output check of %s failed", self.id)
+        self._note(Stage.OUTPUT, [], TierState.FAILED)
+        if self.decision.blocked:
+            self._blocked.add(choice)
+            return ""
+        if stream is None:
+            return text
+        stream.failed, stream.plain = True, False
+        released, stream.held = stream.held, ""
+        return released
+
+    def _open(self) -> Channel:
         scanner = self._moderator.scanner(Stage.OUTPUT)
         cascade = self._moderator.cascades[Stage.OUTPUT]
-        return _Stream(scanner, Checkpoints(cascade, self._asked) if cascade.active else None)
+        return Channel(scanner, Checkpoints(cascade, self._asked) if cascade.active else None)
 
-    def _advance(self, stream: _Stream, text: str, choice: int, *, final: bool, wait: bool) -> str:
+    def _advance(self, stream: Channel, text: str, choice: int, *, final: bool, wait: bool) -> str:
         if stream.failed:  # the policy opens on failure: the rest passes unread
             return text
         stream.held += text  # first: what follows may raise
@@ -316,16 +341,23 @@ class Session:
             limit = min(limit, marks.limit)
         else:
             limit = self._walk(stream, marks, text, choice, final=final, wait=wait)
-        return self._take(stream, limit)
+        return stream.take(limit)
 
-    def _match(self, stream: _Stream, text: str, choice: int, *, final: bool = False) -> int:
+    def _match(self, stream: Channel, text: str, choice: int, *, final: bool = False) -> int:
         """Look for patterns in more text; return how far it may go out as far as those go."""
         matches = stream.scanner.feed(text) if text else []
         if final:
             matches += stream.scanner.finish()
+        limit = self._found(stream, matches, choice, final=final)
+        stream.plain = stream.marks is None
+        return limit
+
+    def _found(
+        self, stream: Channel, matches: list[Match], choice: int, *, final: bool = False
+    ) -> int:
+        """Act on what the scanner made certain; return how far the text may go out now."""
         self._note(Stage.OUTPUT, matches, TierState.RAN)
-        end = stream.scanner.read
-        limit = end if final else stream.scanner.hold_from
+        limit = stream.scanner.read if final else stream.scanner.hold_from
         if not matches:
             return limit
         stops = [m.start for m in matches if self._moderator.stopping(m.rule)]
@@ -339,7 +371,7 @@ class Session:
 
     def _walk(
         self,
-        stream: _Stream,
+        stream: Channel,
         marks: Checkpoints,
         text: str,
         choice: int,
@@ -394,32 +426,6 @@ class Session:
         if worst != known:
             self._read[stage] = worst
             self._version += 1
-
-    @staticmethod
-    def _take(stream: _Stream, limit: int) -> str:
-        """Cut what lies before ``limit`` from the held text, redactions done."""
-        if not stream.redactions and limit >= stream.base + len(stream.held):  # as a rule
-            text, stream.held, stream.base = stream.held, "", stream.base + len(stream.held)
-            return text
-        spans = sorted(stream.redactions or [])
-        out: list[str] = []
-        position = stream.base
-        for start, end in spans:
-            if start < limit < end:
-                limit = max(start, position)  # a redaction goes out as a whole
-            if end > limit or end <= position:
-                continue
-            if start >= position:
-                out.append(stream.held[position - stream.base : start - stream.base])
-                out.append(REDACTED)
-            position = max(position, end)
-        limit = max(limit, position)
-        out.append(stream.held[position - stream.base : limit - stream.base])
-        stream.held = stream.held[limit - stream.base :]
-        stream.base = limit
-        if spans:
-            stream.redactions = [span for span in spans if span[1] > limit]
-        return "".join(out)
 
     def _note(self, stage: Stage, matches: list[Match], state: TierState) -> None:
         tiers = self._tiers[stage]

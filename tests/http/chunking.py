@@ -28,18 +28,41 @@ Said = tuple[str, str | None]
 Ask = Callable[[Any], Awaitable[Said]]
 
 
-async def in_any_chunks(
+async def scripts_in_any_chunks(
     settings: Settings,
-    raw: bytes,
+    script: Callable[[list[tuple[str, list[str]]]], list[bytes]],
+    part: str,
+    pieces: list[str],
     places: Sequence[int],
     ask: Ask,
     *,
+    blocked: str = "content_filter",
+) -> None:
+    """Check an answer that ``script`` makes of ``pieces``, also with an event for each letter.
+
+    ``part``: the script's own name for what is said. The rest as in :func:`in_any_chunks`.
+    """
+    raw = b"".join(script([(part, pieces)]))
+    letters = script([(part, list("".join(pieces)))])
+    await in_any_chunks(settings, raw, pieces, places, ask, blocked=blocked, also=[letters])
+
+
+async def in_any_chunks(
+    settings: Settings,
+    raw: bytes,
+    pieces: Sequence[str],
+    places: Sequence[int],
+    ask: Ask,
+    *,
+    blocked: str = "content_filter",
     kind: str = "text/event-stream",
     also: Sequence[Sequence[bytes]] = (),
-) -> Said:
-    """Have the engine send ``raw`` whole, cut at ``places`` and byte by byte, and ``also``.
+) -> None:
+    """Check what is let out when the engine sends ``raw``, the answer that says ``pieces``.
 
-    ``ask`` returns the text of an answer and how it ended; all of them have to be the same.
+    It is sent whole, cut at ``places`` and byte by byte, and then ``also``. ``ask`` returns the
+    text of an answer and how it ended (``blocked``: as blocked ones do); all have to be the same,
+    and what the whole text's own verdict allows.
     """
     engine = Fixed([], kind=kind)
     app = PrismMiddleware(engine, settings=settings, timing=FAST)
@@ -52,11 +75,11 @@ async def in_any_chunks(
         results.append(await ask(app))
     await app.selftest.stop()
     assert all(result == results[0] for result in results)
-    return results[0]
+    text, reason = results[0]
+    _may_have_said(settings, pieces, text, blocked=reason == blocked)
 
 
-def may_have_said(settings: Settings, pieces: Sequence[str], text: str, *, blocked: bool) -> None:
-    """Check an answer against the whole text's own verdict."""
+def _may_have_said(settings: Settings, pieces: Sequence[str], text: str, *, blocked: bool) -> None:
     moderator = Moderator(settings.policy)
     assert moderator.check_output("".join(pieces)).blocked is blocked
     assert not moderator.check_output(text).blocked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import Awaitable, Callable
@@ -142,6 +143,23 @@ class Raw:
         else:
             name = request.json.get("model", "fine") if request.body else "fine"
             await self.scripts.get(name, _fine)(connection)
+
+
+@dataclass
+class Torrent:
+    """A script that writes for as long as it may. ``sent``: bytes so far; ``gone``: it may not."""
+
+    sent: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, connection: Connection) -> None:
+        await connection.stream(end=False)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await connection.piece("and so on " * 100)
+                self.sent += 1000
+        self.gone.set()
+        connection.open = False
 
 
 async def _fine(connection: Connection) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import uvicorn
 
+PATIENCE = 60
+"""Seconds for a server to start and to stop: long, for the machine may be busy with an engine."""
 http = httpx.Client(timeout=60)
 """One client for all tests: making one costs more than most of the requests."""
 
@@ -30,7 +32,7 @@ def served(app: Any, **options: Any) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not server.started:
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.01)
@@ -38,7 +40,7 @@ def served(app: Any, **options: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE)
         listener.close()
         assert not thread.is_alive(), "the server did not stop"
 

@@ -10,7 +10,7 @@ import anthropic
 import pytest
 from anthropic_script import SIGNATURE, Block, llama, named, vllm, whole
 from asgi_client import Fixed, until_live
-from chunking import FEW, PLACES, TEXTS, in_any_chunks, may_have_said
+from chunking import FEW, PLACES, TEXTS, scripts_in_any_chunks
 from house import FAST, MESSAGE
 from hypothesis import given
 from hypothesis import strategies as st
@@ -406,10 +406,7 @@ async def test_any_chunking_gives_the_same_text_and_no_leak(
         return said(await messages(app))
 
     script = vllm if which else llama
-    raw = b"".join(script([("text", pieces)]))
-    letters = script([("text", list("".join(pieces)))])
-    text, reason = await in_any_chunks(settings, raw, places, ask, also=[letters])
-    may_have_said(settings, pieces, text, blocked=reason == "refusal")
+    await scripts_in_any_chunks(settings, script, "text", pieces, places, ask, blocked="refusal")
 
 
 @pytest.mark.parametrize(

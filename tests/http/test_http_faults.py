@@ -228,7 +228,10 @@ async def test_an_answer_that_has_begun_waits_for_a_judge() -> None:
     assert sorted(order) == ["a", "b", "c"]
 
 
-async def test_the_engine_sees_the_client_go_and_is_then_cancelled(settings: Settings) -> None:
+@pytest.mark.parametrize("word", [True, False], ids=["it says so", "it fails"])
+async def test_the_engine_sees_the_client_go_and_is_then_cancelled(
+    settings: Settings, word: bool
+) -> None:
     """An engine that never looks whether its client is there is cancelled after a while."""
     from asgi_client import Fixed, until_live
 
@@ -253,7 +256,7 @@ async def test_the_engine_sees_the_client_go_and_is_then_cancelled(settings: Set
     messages: list[Message] = [
         {"type": "http.request", "body": body[:10], "more_body": True},
         {"type": "http.request", "body": body[10:], "more_body": False},
-        {"type": "http.disconnect"},
+        *([{"type": "http.disconnect"}] if word else ()),
     ]
     sent: list[Message] = []
 

@@ -266,11 +266,20 @@ noise = st.sampled_from(
 
 
 def clean(house: House, reply: Reply) -> bool:
-    """Whether the policy has nothing against what went out."""
-    # "gasketso", put together from two pieces, is another word; so is "gasketé".
-    text = reply.body.decode("utf-8", "replace")
-    hidden = re.search(rf"\b{HIDDEN.decode()}\b", text)
-    return hidden is None and not house.moderator.check_output(seen(reply)).blocked
+    """Whether the policy has nothing against what went out.
+
+    Contents count put together: "gasketso" from two pieces is another word, and so is "gasketé".
+    Whatever else is in the answer counts as it stands.
+    """
+    said, rest = [], []
+    for line in reply.body.decode("utf-8", "replace").splitlines():
+        text = line.removeprefix("data: ")
+        event = json.loads(text) if text.startswith("{") else None
+        for holder in holders_of(event) if event is not None else ():
+            said.append(str(holder.pop("content", None) or ""))
+        rest.append(line if event is None else json.dumps(event))
+    hidden = re.search(rf"\b{HIDDEN.decode()}\b", "\n".join(rest))
+    return hidden is None and not house.moderator.check_output("".join(said)).blocked
 
 
 def seen(reply: Reply) -> str:
@@ -279,17 +288,15 @@ def seen(reply: Reply) -> str:
     for line in reply.body.decode().splitlines():
         text = line.removeprefix("data: ")
         if text.startswith("{"):
-            found.append("".join(strings_of(json.loads(text))))
+            holders = holders_of(json.loads(text))
+            found += [str(holder.get("content") or "") for holder in holders]
     return "".join(found)
 
 
-def strings_of(event: Any) -> list[str]:
-    rows = event.get("choices") or []
-    return [str((row.get("delta") or {}).get("content") or "") for row in rows] + [
-        str((event.get("message") or {}).get("content") or "")
-        if isinstance(event.get("message"), dict)
-        else ""
-    ]
+def holders_of(event: Any) -> list[dict[str, Any]]:
+    """Return the objects in a piece of an answer that hold its text."""
+    deltas = [row.get("delta") for row in event.get("choices") or []]
+    return [held for held in (*deltas, event.get("message")) if isinstance(held, dict)]
 
 
 @many

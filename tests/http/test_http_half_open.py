@@ -6,7 +6,6 @@ A filter on a socket makes the kernel drop whatever arrives for it, as if its ma
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import json
 import socket
@@ -18,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from house import FAST
-from raw import Connection, Raw
+from raw import Connection, Raw, Torrent
 from serving import serving
 
 from prism.config import Settings
@@ -117,20 +116,7 @@ def _request(name: str, *, half: bool = False) -> bytes:
 
 async def test_a_client_that_vanishes_in_mid_stream(raw: Raw, settings: Settings) -> None:
     """It takes nothing any more, so nothing is fetched for it, and then it is given up."""
-    gone = asyncio.Event()
-    sent = 0
-
-    @raw.script
-    async def torrent(connection: Connection) -> None:
-        nonlocal sent
-        await connection.stream(end=False)
-        with contextlib.suppress(ConnectionError):
-            while True:
-                await connection.piece("and so on " * 100)
-                sent += 1000
-        gone.set()
-        connection.open = False
-
+    torrent = raw.scripts["torrent"] = Torrent()
     upstream = Upstream(raw.url, timeouts=Timeouts(connect=5, idle=0.4))
     app = PrismMiddleware(Proxy(upstream), settings=settings, timing=FAST)
     async with serving(app) as url:
@@ -138,8 +124,8 @@ async def test_a_client_that_vanishes_in_mid_stream(raw: Raw, settings: Settings
         client.sendall(_request("torrent"))
         await asyncio.to_thread(client.recv, 100)
         vanish(client)
-        await asyncio.wait_for(gone.wait(), SOON)
-        assert sent < 20_000_000  # what the sockets' buffers hold
+        await asyncio.wait_for(torrent.gone.wait(), SOON)
+        assert torrent.sent < 20_000_000  # what the sockets' buffers hold
         await until(lambda: b"prism_active_requests 0.0" in app.metrics.render())
         assert b'outcome="client_gone"' in app.metrics.render()
         async with httpx.AsyncClient() as other:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from asgi_client import Fixed, until_live
-from chunking import FEW, PLACES, TEXTS, in_any_chunks, may_have_said
+from chunking import FEW, PLACES, TEXTS, in_any_chunks
 from house import FAST, MESSAGE
 from hypothesis import given
 from serving import http
@@ -284,5 +284,4 @@ async def test_any_chunking_of_the_bytes_gives_the_same_text_and_no_leak(
         return said(rows((await call(app, "POST", "/completion", body, patience=30)).body))
 
     raw = b"".join(encode(event) for event in [*map(piece, pieces), final()])
-    text, reason = await in_any_chunks(settings, raw, places, ask)
-    may_have_said(settings, pieces, text, blocked=reason == "content_filter")
+    await in_any_chunks(settings, raw, pieces, places, ask)

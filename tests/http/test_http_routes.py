@@ -40,7 +40,8 @@ def raw_request(url: str, target: str, method: str = "POST", body: bytes = b"{}"
         "/v1/systemone",
         "/v1/embeddings/", "/collective_rpc", "/update_weights", "/slots/0", "/adapters",
         "/chat/completions", "/v1/chat/completions/control", "/v1/audio/speech",
-        "/v1/images/generations", "/api/blobs/sha256:0", "/tools", "/prism", "/prism/admin",
+        "/v1/images/generations", "/api/blobs/sha256:0", "/tools", "/v1/stream", "/v1/streams/1",
+        "/prism", "/prism/admin",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])

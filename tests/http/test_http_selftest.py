@@ -18,9 +18,9 @@ from prism.http.asgi import Receive, Scope, Send
 from prism.http.inprocess import call
 from prism.http.middleware import API_KEY_ENV
 from prism.http.selftest import SCOPE_KEY, Timing
-from prism.moderator import Moderator, Session
+from prism.moderator import Session
 from prism.policy.compiled import SELFTEST_PHRASE
-from prism.types import Action, Decision, Released
+from prism.types import Action, Decision
 
 CHAT: dict[str, Any] = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -125,12 +125,10 @@ async def test_a_blind_prompt_check_is_found(
 async def test_a_blind_output_filter_is_found(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fine = Moderator(settings.policy).session().decision
+    def release(self: Session, text: str, *place: Any, **more: Any) -> str:
+        return text
 
-    def release(self: Session, text: str, **place: Any) -> Released:
-        return Released(text, False, fine)
-
-    monkeypatch.setattr(Session, "feed", release)
+    monkeypatch.setattr(Session, "flow", release)
     app = build(settings, Upstream())
     await settled(app, "text.output", "let the self-test's phrase through")
     assert (await chat(app)).status == 503

@@ -337,7 +337,7 @@ async def test_an_error_in_the_judge_lets_nothing_out(
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Session, "feed", broken)
+    monkeypatch.setattr(Session, "flow", broken)
     reply = await chat(app)
     assert said(reply) == (MESSAGE, "content_filter")
     engine.pieces, engine.kind = [json.dumps(chat_body("some text")).encode()], "application/json"

@@ -83,6 +83,24 @@ def by_template(family, events, choices=1, at_once=1):
     return out + told(filter_.close()), quick
 
 
+def by_chunk(family, chunks, choices=1):
+    """Feed chunks of bytes as an exchange does; return what went out and how many went at once."""
+    filter_ = stream(family, choices)
+    reader, sent = Reader(), Reader()
+    reader.feed(b": begin\n\n")
+    sent.feed(b": begin\n\n")
+    out, swift = [], 0
+    for chunk in chunks:
+        if filter_.done:
+            break
+        made = filter_.swift(chunk) if reader.clean else None
+        swift += made is not None
+        if made is None:
+            made = [row for event in reader.feed(chunk) for row in filter_.feed(event)]
+        out += told(sent.feed(made) if isinstance(made, bytes) else made)
+    return out + told(filter_.close()), swift
+
+
 def chat(pieces, channel="content", **more):
     rows = [chat_chunk({"role": "assistant", "content": ""})]
     rows += [chat_chunk({channel: piece}, **more) for piece in pieces]
@@ -135,6 +153,78 @@ def test_nearly_all_of_an_answer_goes_by_template():
     out, quick = by_template(CHAT, events)
     assert out == in_full(CHAT, events)
     assert quick >= 45
+
+
+@settings(max_examples=100, deadline=None)
+@given(PIECES, st.sampled_from(["content", "reasoning_content"]), st.booleans())
+def test_a_chat_by_the_chunk_is_the_chat_read_in_full(pieces, channel, ascii_only):
+    rows = [json.loads(event.data) for event in chat(pieces, channel)[:-1]]
+    datas = [json.dumps(row, ensure_ascii=ascii_only) for row in rows]
+    events = [Event(data.encode("utf-8", "replace").decode()) for data in datas] + [Event("[DONE]")]
+    chunks = [event.encode() for event in events]
+    assert by_chunk(CHAT, chunks)[0] == in_full(CHAT, events)
+
+
+@settings(max_examples=100, deadline=None)
+@given(PIECES, st.lists(st.integers(1, 400), max_size=12))
+def test_chunks_that_are_cut_anywhere_say_the_same(pieces, cuts):
+    events = chat([" a", " b", *pieces])
+    raw = b"".join(event.encode() for event in events)
+    places = [0]
+    for cut in cuts:
+        places.append(places[-1] + cut)
+    chunks = [raw[a:b] for a, b in zip(places, [*places[1:], len(raw)], strict=True) if raw[a:b]]
+    assert by_chunk(CHAT, chunks)[0] == in_full(CHAT, events)
+
+
+def test_nearly_all_of_an_answer_goes_by_the_chunk():
+    events = chat([f" word{n}" for n in range(50)])
+    out, swift = by_chunk(CHAT, [event.encode() for event in events])
+    assert out == in_full(CHAT, events)
+    assert swift >= 45
+
+
+def test_a_block_by_the_chunk_ends_the_answer():
+    events = chat([" the", " river", " zephyr", " lan", "tern", " and", " more"])
+    out, swift = by_chunk(CHAT, [event.encode() for event in events])
+    assert out == in_full(CHAT, events)
+    assert swift >= 3
+    assert json.loads(out[-2][0])["choices"][0]["finish_reason"] == "content_filter"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda chunk: chunk + b": note\n\n",
+        lambda chunk: b"event: x\n" + chunk,
+        lambda chunk: chunk.replace(b"\n\n", b"\r\n\r\n"),
+        lambda chunk: chunk[:-1],
+        lambda chunk: chunk + chunk,
+        lambda chunk: chunk.replace(b" river", b" \xc3"),
+        lambda chunk: chunk.replace(b" river", b" \x00"),
+        lambda chunk: chunk.replace(b" river", b' ","role":"x'),
+        lambda chunk: chunk.replace(b" river", b" \\n"),
+        lambda chunk: chunk.replace(b" river", b""),
+    ],
+)
+def test_a_chunk_that_may_be_more_than_one_plain_event_is_left_unread(change):
+    filter_ = stream(CHAT)
+    *known, chunk = (event.encode() for event in chat([" word", " more", " river"])[:4])
+    for earlier in known:
+        filter_.feed(Event(earlier.decode()[6:-2]))
+    assert filter_.swift(change(chunk)) is None
+    assert b" river" in filter_.swift(chunk)
+
+
+def test_a_reader_is_clean_where_the_next_event_begins():
+    reader = Reader()
+    assert not reader.clean  # a byte order mark may come
+    for chunk, clean in [
+        (b"data: a", False), (b"\n", False), (b"\n", True), (b"data: b\n\n", True),
+        (b"event: x\n", False), (b"\n", True), (b": note\n", True), (b"\r", False),
+    ]:  # fmt: skip
+        reader.feed(chunk)
+        assert reader.clean == clean, chunk
 
 
 def test_choices_have_templates_of_their_own():

@@ -15,7 +15,7 @@ import httpx
 import openai
 import pytest
 from asgi_client import chat, events, said, until_live
-from raw import Connection, Raw
+from raw import Connection, Raw, Torrent
 from serving import serving
 
 from prism.config import Settings
@@ -148,6 +148,48 @@ async def test_a_request_that_kills_the_upstream_is_not_sent_again(
 
     assert error_of(await chat(app, model="poison")) == (502, "upstream_broke_off")
     assert len([request for request in raw.requests if b"poison" in request.body]) == 1
+
+
+async def test_many_kept_connections_that_are_closed_under_their_requests(
+    raw: Raw, app: PrismMiddleware
+) -> None:
+    together = asyncio.Barrier(6)
+
+    @raw.script
+    async def crowd(connection: Connection) -> None:
+        await together.wait()
+        await connection.stream("fine")
+
+    @raw.script
+    async def tired(connection: Connection) -> None:
+        if connection.number:
+            connection.kill()
+        else:
+            await connection.stream("fine")
+
+    replies = await asyncio.gather(*(chat(app, model="crowd") for _ in range(6)))
+    assert [said(reply)[0] for reply in replies] == ["fine"] * 6
+    assert said(await chat(app, model="tired"))[0] == "fine"
+    assert len([request for request in raw.requests if b"tired" in request.body]) == 2
+
+
+async def test_a_connection_closed_while_the_machine_stood_still(
+    raw: Raw, app: PrismMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prism.http.upstream._STALE", 0.1)
+
+    @raw.script
+    async def tired(connection: Connection) -> None:
+        if connection.number:
+            connection.kill()
+            # Nobody here sees it any sooner: neither the proxy nor anything else of this loop.
+            await asyncio.sleep(0)
+            time.sleep(0.3)  # noqa: ASYNC251
+        else:
+            await connection.stream("fine")
+
+    assert said(await chat(app, model="tired"))[0] == "fine"
+    assert len([request for request in raw.requests if b"tired" in request.body]) == 2
 
 
 async def test_an_upstream_that_comes_back(raw: Raw, app: PrismMiddleware) -> None:
@@ -356,19 +398,7 @@ async def test_a_slow_client_slows_the_upstream(
     raw: Raw, settings: Settings, patient: bool
 ) -> None:
     """Nothing is read that can't be passed on; and nobody is waited for without end."""
-    sent, gone = 0, asyncio.Event()
-
-    @raw.script
-    async def torrent(connection: Connection) -> None:
-        nonlocal sent
-        await connection.stream(end=False)
-        with contextlib.suppress(ConnectionError):
-            while True:
-                await connection.piece("and so on " * 100)
-                sent += 1000
-        gone.set()
-        connection.open = False
-
+    torrent = raw.scripts["torrent"] = Torrent()
     idle = 60.0 if patient else IDLE
     upstream = Upstream(raw.url, timeouts=Timeouts(connect=5, idle=idle))
     app = PrismMiddleware(Proxy(upstream), settings=settings, timing=FAST)
@@ -376,14 +406,14 @@ async def test_a_slow_client_slows_the_upstream(
         client = await _stalled_client(url, "torrent")
         if patient:
             seen = -1
-            while sent != seen:  # until nothing moves any more
-                seen = sent
+            while torrent.sent != seen:  # until nothing moves any more
+                seen = torrent.sent
                 await asyncio.sleep(1.0)
-            assert 0 < sent < 20_000_000  # what the sockets' buffers hold
-            assert not gone.is_set()
+            assert 0 < torrent.sent < 20_000_000  # what the sockets' buffers hold
+            assert not torrent.gone.is_set()
         if patient:
             client.close()
-        await asyncio.wait_for(gone.wait(), 30)
+        await asyncio.wait_for(torrent.gone.wait(), 30)
         client.close()
 
 

@@ -196,12 +196,17 @@ async def send_error(send: Send, error: HttpError, headers: dict[str, str] | Non
     await send_json(send, error.status, error.body(), {**error.headers, **(headers or {})})
 
 
+# ``json.dumps`` makes one of these at every call.
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ESCAPED = json.JSONEncoder(separators=(",", ":"))
+
+
 def dumps(value: Any) -> bytes:
     """Encode compact JSON; text that is no valid Unicode is escaped instead of failing."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return _COMPACT.encode(value).encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return _ESCAPED.encode(value).encode()
 
 
 def _raw(text: str | bytes) -> bytes:

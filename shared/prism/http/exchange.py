@@ -10,6 +10,7 @@ answer is read, kept or shown before the verdict, and a refusal takes the answer
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -20,6 +21,7 @@ from typing import TypeVar
 import anyio
 
 from prism.http.admission import Admission
+from prism.http.answers import error_answer, json_answer, text_answer
 from prism.http.asgi import ASGIApp, ClientGone, Message, RawHeaders, Receive, Scope, Send
 from prism.http.codec import codec_of
 from prism.http.dialect import dialect_of
@@ -31,11 +33,10 @@ from prism.http.errors import (
     dumps,
     send_json,
 )
-from prism.http.families.openai_common import WITHHELD, read_json, read_value, safe_error
 from prism.http.family import Call, Family, StreamFilter
 from prism.http.judge import Judge, may_end
 from prism.http.pool import Pool
-from prism.http.sse import Event
+from prism.http.sse import Event, Reader
 from prism.record.receipt import HEADER
 
 _log = logging.getLogger("prism.http")
@@ -58,6 +59,8 @@ _OURS = b"x-prism-"
 T = TypeVar("T")
 Quick = Callable[[list[Event], int], tuple[int, str, list[Event]]]
 """What a filter may have besides: see :meth:`OpenAIStream.quick`."""
+Swift = Callable[[bytes], bytes | list[Event] | None]
+"""Likewise: see :meth:`OpenAIStream.swift`."""
 Record = Callable[[str, str], Awaitable[None]]
 """Puts an event and the outcome on record. Raises :class:`HttpError` where that has to close."""
 
@@ -102,8 +105,9 @@ class Exchange:
         self._refuse = refuse
         self._body: bytes | None
         self._body, self._content_type = codec_of(family).render(call.body)
-        self._gone = anyio.Event()  # the engine is told so
-        self._abort = anyio.Event()  # … and is stopped if it doesn't listen
+        self._gone = asyncio.Event()  # the engine is told so
+        self._stopped = anyio.CancelScope()
+        self._reaper: asyncio.TimerHandle | None = None
         self._started = False  # our answer's head is out
         self._complete = False  # our answer is out
         self._status = 0
@@ -113,22 +117,32 @@ class Exchange:
         self._reader = self._dialect.reader()
         self._filter: StreamFilter | None = None
         self._quick: Quick | None = None
+        self._swift: Swift | None = None  # where a stream has begun and the next event begins
         self.outcome = "passed"
 
     async def run(self) -> None:
         """Call the engine and answer the client."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch)
-            tasks.start_soon(self._reap, tasks.cancel_scope)
-            if self._admission is not None:
-                tasks.start_soon(self._admit, self._admission)
-            failure = await self._call_engine()
-            if self._admission is not None:  # nor is what went wrong told before the verdict
-                if isinstance(failure, ClientGone) and not self._admission.settled:
-                    failure = _OUTWAITED
-                await self._admission.wait()
-            await self._ended(failure)
-            tasks.cancel_scope.cancel()
+        # Not in a task group: to end one takes longer than to judge a short answer.
+        watch = asyncio.create_task(self._watch())
+        admit: asyncio.Task[None] | None = None
+        try:
+            with self._stopped:
+                if self._admission is not None:
+                    admit = asyncio.create_task(self._admit(self._admission))
+                failure = await self._call_engine()
+                if self._admission is not None:  # nor is what went wrong told before the verdict
+                    if isinstance(failure, ClientGone) and not self._admission.settled:
+                        failure = _OUTWAITED
+                    await self._admission.wait()
+                await self._ended(failure)
+        finally:
+            watch.cancel()
+            if self._reaper is not None:
+                self._reaper.cancel()
+            if admit is not None:  # perhaps in a thread, which works on until it is done
+                admit.cancel()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait((admit,))
 
     async def _call_engine(self) -> Exception | None:
         try:
@@ -155,7 +169,7 @@ class Exchange:
                 self.outcome = "blocked_prompt"
                 with contextlib.suppress(OSError):
                     await self._refuse(self._send_own)
-                self._abort.set()
+                self._abort()
         except Exception as error:
             if not isinstance(error, HttpError):
                 _log.exception("refusing a prompt failed")
@@ -195,20 +209,23 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def _watch(self) -> None:
-        while True:
-            message = await self._outer_receive()
-            if message["type"] == "http.disconnect":
-                # After a whole answer this is no news, and background tasks may run on.
-                if not self._complete:
-                    self.outcome = "client_gone"
-                    self._abort.set()
-                self._gone.set()
-                return
+        """Wait for the client to hang up. A server that can't say so any more is taken to."""
+        try:
+            while (await self._outer_receive())["type"] != "http.disconnect":
+                pass
+        except Exception:
+            _log.exception("the server failed to say whether the client is there")
+        # After a whole answer this is no news, and background tasks may run on.
+        if not self._complete:
+            self.outcome = "client_gone"
+            self._abort()
+        self._gone.set()
 
-    async def _reap(self, scope: anyio.CancelScope) -> None:
-        await self._abort.wait()
-        await anyio.sleep(GRACE)
-        scope.cancel()
+    def _abort(self) -> None:
+        """Give the engine, which is told that nobody listens, a while to stop by itself."""
+        if self._reaper is None:
+            loop = asyncio.get_running_loop()
+            self._reaper = loop.call_later(GRACE, self._stopped.cancel)
 
     async def _send(self, message: Message) -> None:
         if self._admission is not None and not self._admission.told:
@@ -217,6 +234,18 @@ class Exchange:
         if self._complete or self._gone.is_set():
             return
         try:
+            body = message.get("body")
+            if self._swift is not None and type(body) is bytes and message.get("more_body", False):
+                out = self._swift(body)
+                if isinstance(out, bytes):
+                    if out:
+                        await self._outer_send(
+                            {"type": "http.response.body", "body": out, "more_body": True}
+                        )
+                    return
+                if out is not None:
+                    await self._deliver(self._encode(out), more=True)
+                    return
             await self._take(message)
         except HttpError as error:
             await self._fail(error)
@@ -275,6 +304,8 @@ class Exchange:
         stream = self._filter
         out = bytearray()
         events = self._reader.feed(body if more else body + self._dialect.tail)
+        clean = isinstance(self._reader, Reader) and self._reader.clean
+        self._swift = getattr(stream, "swift", None) if clean else None
         at = 0
         while at < len(events) and not stream.done:
             if self._quick is not None:
@@ -292,11 +323,16 @@ class Exchange:
         if not more and not stream.done:
             out += self._encode(await self._judging(0, stream.close))
             out += self._dialect.note(self._receipt())
-        over = not more or stream.done
+        await self._deliver(bytes(out), more=more)
+
+    async def _deliver(self, out: bytes, *, more: bool) -> None:
+        """Send the next of a stream, and end it where nothing may follow."""
+        assert self._filter is not None
+        over = not more or self._filter.done
         if over:
             await self._record("answered", self.outcome)
         if out or over:
-            await self._write(bytes(out), more=not over)
+            await self._write(out, more=not over)
         if over:
             self._finish(early=more)
 
@@ -319,10 +355,17 @@ class Exchange:
         if more:
             return
         raw = bytes(self._whole)
-        work = {"error": self._error, "json": self._judged, "text": self._judged_text}[self._mode]
-        kind = self._header(b"content-type") if self._mode == "text" else "application/json"
+        kind = self._header(b"content-type")
+        if self._mode == "error":
+            self.outcome = "upstream_error"
+            work = functools.partial(error_answer, self._dialect, self._judge, raw, kind)
+        else:
+            judged = json_answer if self._mode == "json" else text_answer
+            work = functools.partial(judged, self._family, self._call, self._judge, raw)
+        if self._mode != "text":
+            kind = "application/json"
         try:
-            payload = await self._judging(len(raw), lambda: work(raw))
+            payload = await self._judging(len(raw), work)
         except ContentFiltered as error:  # the API has no other way to say so
             self._status, kind = error.status, "application/json"
             payload = dumps(self._dialect.error(error.body()))
@@ -334,32 +377,6 @@ class Exchange:
         await self._start(extra)
         await self._write(payload, more=False)
         self._finish(early=False)
-
-    def _judged(self, raw: bytes) -> bytes:
-        return dumps(self._family.whole(self._call, read_value(raw), self._judge))
-
-    def _judged_text(self, raw: bytes) -> bytes:
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError:
-            raise UpstreamShape("the engine sent invalid UTF-8", code="upstream_utf8") from None
-        return str(self._family.whole(self._call, text, self._judge)).encode("utf-8", "replace")
-
-    def _error(self, raw: bytes) -> bytes:
-        self.outcome = "upstream_error"
-        try:
-            shown = safe_error(read_json(raw), self._judge)
-            if shown is WITHHELD:
-                return dumps(self._dialect.error(shown))
-            return dumps(self._dialect.engine_error(shown))
-        except UpstreamShape:
-            pass
-        text = raw.decode("utf-8", "replace").strip()
-        kind = self._header(b"content-type")
-        if not kind.startswith("text/plain") or not self._judge.passes(text):
-            return dumps(self._dialect.error(WITHHELD))
-        error = {"message": text, "type": "upstream_error", "param": None, "code": None}
-        return dumps(self._dialect.error({"error": error}))
 
     async def _start(self, extra: dict[bytes, bytes]) -> None:
         replaced = _DROPPED | set(extra)
@@ -384,7 +401,7 @@ class Exchange:
         self._complete = True
         if early:
             self._gone.set()
-            self._abort.set()
+            self._abort()
 
     async def _ended(self, failure: Exception | None) -> None:
         """The engine's application returned; an answer it left open is closed here."""

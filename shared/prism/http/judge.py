@@ -122,24 +122,26 @@ class Judge:
     def _release(self, choice: int, channel: str, text: str | None) -> str:
         if choice in self.blocked:
             return ""
+        session = self.session
         try:
             if text is None:
-                released = self.session.finish(choice=choice, channel=channel)
+                released = session.end(choice, channel)
             else:
-                released = self.session.feed(text, choice=choice, channel=channel, wait=self._wait)
+                released = session.flow(text, choice, channel, wait=self._wait)
+                if len(released) < len(text):
+                    self.held += len(text) - len(released)
         except Exception:  # whatever it was, unjudged text stays here
             _log.exception("judging an answer failed; it is withheld")
             self._metrics.failure("judge")
             self.blocked.add(choice)
             return ""
-        if released.blocked:
+        if session.blocked(choice):
             self.blocked.add(choice)
-        if text is not None:
-            self.held += max(0, len(text) - len(released.text))
-        if self._fingerprint is not None and released.text:
-            made = self._prints.setdefault((choice, channel), self._fingerprint())
-            made.update(released.text.encode("utf-8", "surrogatepass"))
-        if self._tail and released.text:
-            key = (choice, channel)
-            self._tails[key] = (self._tails.get(key, "") + released.text)[-self._tail :]
-        return released.text
+        if released:
+            if self._fingerprint is not None:
+                made = self._prints.setdefault((choice, channel), self._fingerprint())
+                made.update(released.encode("utf-8", "surrogatepass"))
+            if self._tail:
+                key = (choice, channel)
+                self._tails[key] = (self._tails.get(key, "") + released)[-self._tail :]
+        return released

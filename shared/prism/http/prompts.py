@@ -6,11 +6,11 @@ that a field that an engine learns tomorrow is judged today.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prism.http.errors import BadRequest, TooLarge
-from prism.http.family import Call
+from prism.http.family import Call, Reading
 from prism.http.templates import raw_messages
 
 CONTROLS = frozenset(
@@ -286,6 +286,31 @@ def stream_options(body: dict[str, Any]) -> tuple[bool, bool]:
             "stream_options must be an object", param="stream_options", code="invalid_type"
         )
     return flag(value, "include_usage"), flag(value, "continuous_usage_stats")
+
+
+def as_call(
+    body: dict[str, Any],
+    messages: list[dict[str, str]],
+    reading: Reading,
+    unread: Iterable[str] = (),
+    *,
+    choices: int = 1,
+    streams: bool = False,
+) -> Call:
+    """Return what most APIs make of a request whose text, ``messages``, has been taken out.
+
+    ``unread``: the kinds of content that nobody here reads. ``streams``: what leaving ``stream``
+    out means in this API. Raises :class:`TooLarge`, or :class:`BadRequest` for a wrong type.
+    """
+    check_length(messages, reading.max_prompt_chars)
+    return Call(
+        body=body,
+        messages=messages,
+        stream=flag(body, "stream", streams),
+        choices=choices,
+        model=text(body, "model"),
+        unread=tuple(sorted(unread)),
+    )
 
 
 def ask_for_usage(call: Call, engine: str) -> None:

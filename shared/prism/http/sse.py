@@ -48,6 +48,12 @@ class Reader:
         self._size = 0
         self._name: str | None = None
 
+    @property
+    def clean(self) -> bool:
+        """Whether the next byte begins an event: all that came was whole events."""
+        begun = self._buffer or self._data or self._name is not None or self._skip_lf
+        return self._started and not begun
+
     def feed(self, chunk: bytes) -> list[Event]:
         """Take the next bytes and return the events that are complete now."""
         if chunk.endswith(b"\n\n") and (whole := self._whole(chunk)) is not None:
@@ -78,8 +84,7 @@ class Reader:
 
         That is how engines write them; whatever looks different is read line by line.
         """
-        begun = self._buffer or self._data or self._name is not None or self._skip_lf
-        if begun or not self._started or b"\r" in chunk or len(chunk) > MAX_EVENT_BYTES:
+        if not self.clean or b"\r" in chunk or len(chunk) > MAX_EVENT_BYTES:
             return None
         try:
             text = chunk.decode()

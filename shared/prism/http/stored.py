@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism.http.errors import BadRequest, NotFound
-from prism.http.families.openai_common import FILTERED
+from prism.http.families.choices import FILTERED
 from prism.http.families.responses_items import texts_of
 from prism.http.families.responses_writer import message_item
 from prism.http.family import Call, Json

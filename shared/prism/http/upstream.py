@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,12 @@ _log = logging.getLogger("prism.proxy")
 _KEEP_ALIVE = 4.0
 # llama-server, uvicorn and Node close idle connections after 5 s; ours go first.
 _STALE = 1.0
-_TRIES = 3
+_LOOKS = 10
 # Still, a server may close a kept connection just when a request is under way (llama-server does so
 # after about every second stream). It does that at once, so the request is sent again; what takes
-# longer to fail was perhaps the request's own doing, and happens once.
+# longer to fail was perhaps the request's own doing, and happens once. "Longer" is when the loop
+# has looked that often after that many seconds and there was nothing to see: if this machine stood
+# still for a minute, the news that waited for it is old, but it was made at once.
 _CONNECTIONS = 1000
 _SHARE, _KEPT = 32, 8
 # httpcore looks at every connection of a pool whenever a request begins or ends, which at 200
@@ -70,6 +72,7 @@ class Upstream:
         count = -(-_CONNECTIONS // _SHARE)
         size = -(-_CONNECTIONS // count)
         self._pools = [_Pool(trust, size, size if n < _KEPT else 0) for n in range(count)]
+        self._fresh = _Pool(trust, _CONNECTIONS, 0)  # for those whose connection was closed
         self._patience = {
             "connect": self.timeouts.connect,
             "read": self.timeouts.idle,
@@ -112,25 +115,25 @@ class Upstream:
                 await response.aclose()
 
     async def _send(self, request: httpx.Request, pool: _Pool) -> httpx.Response:
-        for left in reversed(range(_TRIES)):
-            connecting: list[str] = []
+        fresh = False
 
-            async def note(event: str, _: object, connecting: list[str] = connecting) -> None:
-                if event.startswith("connection.connect"):
-                    connecting.append(event)
+        async def note(event: str, _: object) -> None:
+            nonlocal fresh
+            fresh = fresh or event.startswith("connection.connect")
 
-            begun = time.monotonic()
-            request.extensions = {"timeout": self._patience, "trace": note}
+        request.extensions = {"timeout": self._patience, "trace": note}
+        with _Prompt(_STALE) as prompt:
             try:
                 return await pool.transport.handle_async_request(request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                if connecting or not left or time.monotonic() - begun > _STALE:
+                if fresh or not prompt.still:
                     raise
-        raise AssertionError("unreachable")
+        # On a connection of its own: there may be more in the pool that are as good as closed.
+        return await self._fresh.transport.handle_async_request(request)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for pool in self._pools:
+        for pool in (*self._pools, self._fresh):
             await pool.transport.aclose()
 
     @contextlib.contextmanager
@@ -143,6 +146,31 @@ class Upstream:
                 detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 _log.warning("upstream %s: %s (%s)", self.url, told, detail)
             raise told from error
+
+
+class _Prompt:
+    """Tells whether something happens at once: within ``seconds``, or as soon as the loop looks."""
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._looks = _LOOKS
+        self._timer: asyncio.Handle = self._loop.call_later(seconds, self._look)
+
+    @property
+    def still(self) -> bool:
+        """Whether it would still be at once."""
+        return self._looks > 0
+
+    def _look(self) -> None:
+        self._looks -= 1
+        if self._looks:
+            self._timer = self._loop.call_soon(self._look)
+
+    def __enter__(self) -> _Prompt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
 
 
 class _Pool:

@@ -36,16 +36,9 @@ def read(body: Json, reading: Reading) -> Call:
     for number, message in enumerate(given):
         found.message(message, f"messages[{number}]")
     messages = found.result() + prompts.context(body, _KNOWN)
-    prompts.check_length(messages, reading.max_prompt_chars)
-    return Call(
-        body=body,
-        messages=messages,
-        stream=prompts.flag(body, "stream"),
-        choices=1,
-        model=prompts.text(body, "model"),
-        stop=_stop_sequences(body),
-        unread=tuple(sorted(found.unread)),
-    )
+    call = prompts.as_call(body, messages, reading, found.unread)
+    call.stop = _stop_sequences(body)
+    return call
 
 
 def _refuse_forced_thinking(body: Json, engine: str) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 from prism.http.errors import UpstreamShape, dumps
 from prism.http.families.audio_answers import usage_of
+from prism.http.families.choices import FILTERED
 from prism.http.families.filters import DONE, EventFilter
-from prism.http.families.openai_common import FILTERED, safe_error
+from prism.http.families.openai_common import safe_error
 from prism.http.families.pieces import label, word
 from prism.http.family import Call, Json
 from prism.http.judge import Judge

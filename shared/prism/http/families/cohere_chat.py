@@ -48,15 +48,7 @@ class Chat:
         for number, message in enumerate(given):
             found.add(_without_documents(message), f"messages[{number}]")
         messages = found.flat + prompts.context(body, frozenset({"messages", "stop_sequences"}))
-        prompts.check_length(messages, reading.max_prompt_chars)
-        return Call(
-            body=body,
-            messages=messages,
-            stream=prompts.flag(body, "stream"),
-            choices=1,
-            model=prompts.text(body, "model"),
-            unread=tuple(sorted(found.unread)),
-        )
+        return prompts.as_call(body, messages, reading, found.unread)
 
     def refusal(self, call: Call, decision_id: str, message: str) -> Json:
         """Return a normal answer that says ``message``."""

@@ -11,10 +11,9 @@ from typing import Any
 from prism.http import prompts
 from prism.http.dialect import BARE
 from prism.http.errors import BadRequest, UpstreamShape, dumps
+from prism.http.families.choices import FILTERED, ChoiceBase
 from prism.http.families.llamacpp_prompts import read_prompts
 from prism.http.families.openai_common import (
-    FILTERED,
-    ChoiceBase,
     numbers,
     read_value,
     safe_error,

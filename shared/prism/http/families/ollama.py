@@ -14,7 +14,11 @@ from typing import Any
 from prism.http import prompts
 from prism.http.dialect import NDJSON
 from prism.http.errors import BadRequest, UpstreamShape, dumps
-from prism.http.families.openai_common import FILTERED, ChoiceBase, read_json, safe_error
+from prism.http.families.choices import FILTERED, ChoiceBase
+from prism.http.families.openai_common import (
+    read_json,
+    safe_error,
+)
 from prism.http.families.values import judged
 from prism.http.family import Call, Json, Reading, StreamFilter
 from prism.http.judge import Judge
@@ -266,16 +270,8 @@ class _Answer(ChoiceBase):
 
 
 def _call(body: Json, messages: list[dict[str, str]], reading: Reading, unread: set[str]) -> Call:
-    prompts.check_length(messages, reading.max_prompt_chars)
     prompts.flag(body, "logprobs")
-    return Call(
-        body=body,
-        messages=messages,
-        stream=prompts.flag(body, "stream", default=True),
-        choices=1,
-        model=prompts.text(body, "model"),
-        unread=tuple(sorted(unread)),
-    )
+    return prompts.as_call(body, messages, reading, unread, streams=True)
 
 
 def _context(body: Json, known: frozenset[str]) -> list[dict[str, str]]:

@@ -7,10 +7,9 @@ from typing import Any
 
 from prism.http import prompts
 from prism.http.errors import UpstreamShape
+from prism.http.families.choices import FILTERED, ChoiceBase
 from prism.http.families.openai_common import (
-    FILTERED,
     Choice,
-    ChoiceBase,
     OpenAIApi,
     whole,
 )
@@ -37,17 +36,9 @@ class Chat(OpenAIApi):
         found = prompts.Messages()
         choices = self.messages(body, found, reading)
         messages = found.flat + prompts.context(body, frozenset({"messages"}))
-        prompts.check_length(messages, reading.max_prompt_chars)
         prompts.flag(body, "logprobs")
-        call = Call(
-            body=body,
-            messages=messages,
-            stream=prompts.flag(body, "stream"),
-            choices=choices,
-            model=prompts.text(body, "model"),
-            stop=prompts.stop_strings(body),
-            unread=tuple(sorted(found.unread)),
-        )
+        call = prompts.as_call(body, messages, reading, found.unread, choices=choices)
+        call.stop = prompts.stop_strings(body)
         prompts.ask_for_usage(call, reading.engine)
         return call
 

@@ -7,23 +7,19 @@ engine adds tomorrow can't carry text past the judge.
 from __future__ import annotations
 
 import json
-import re
 import time
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from prism.http.errors import UpstreamShape, dumps
+from prism.http.families.choices import ChoiceBase
 from prism.http.families.template import Template, learn
 from prism.http.family import Call, Json, StreamFilter
 from prism.http.judge import Judge
-from prism.http.logprobs import Queue
 from prism.http.prompts import strings
 from prism.http.sse import Event
 
-FILTERED = "content_filter"
-
 _DONE = Event("[DONE]", last=True)
-_REASON = re.compile(r"[a-z_]{1,32}")
 _ENVELOPE = ("id", "created", "model", "system_fingerprint", "service_tier")
 _COUNTS = ("usage", "timings", "metrics")
 _NOTHING: tuple[int, str, list[Event]] = (0, "", [])
@@ -112,94 +108,6 @@ class OpenAIApi(ABC):
         return OpenAIStream(self, call, judge)
 
 
-class ChoiceBase:
-    """The state of one choice: its channels, its entries of logprobs, its end.
-
-    ``paths`` lead to texts that a piece may have by itself, so that :mod:`template` applies.
-    """
-
-    paths: ClassVar[tuple[tuple[str, ...], ...]] = ()
-
-    def __init__(self, call: Call, judge: Judge, index: int) -> None:
-        self.over = False
-        self._ready: str | None = None
-        self._call = call
-        self._judge = judge
-        self._index = index
-        self._queue = Queue() if call.body.get("logprobs") not in (None, False) else None
-        self._open: dict[str, None] = {}  # channels, in order of appearance
-        self._shown: set[str] = set()  # channels of which something readable went out
-
-    @property
-    def blocked(self) -> bool:
-        return self._index in self._judge.blocked
-
-    def _text(self, channel: str, text: object) -> str:
-        if not isinstance(text, str):
-            raise UpstreamShape(f"the engine's {channel} is not a string", code="upstream_shape")
-        if self._ready is not None:
-            ready, self._ready = self._ready, None
-            return ready
-        self._open.setdefault(channel)
-        return self._out(channel, self._judge.feed(self._index, channel, text))
-
-    def plain(self, piece: Json) -> tuple[str, ...] | None:
-        """Return the path to the text of a piece that is nothing but that text."""
-        if self._queue is not None or self.over or self.blocked:
-            return None
-        for path in self.paths:
-            place: Any = piece
-            for key in path[:-1]:
-                place = place.get(key) if isinstance(place, dict) else None
-            if not isinstance(place, dict) or not isinstance(place.get(path[-1]), str):
-                continue
-            flat = {**piece, **place, "index": None, path[0]: None, path[-1]: None}
-            return path if all(value is None for value in flat.values()) else None
-        return None
-
-    def ahead(self, channel: str, text: str) -> str:
-        """Judge the text of pieces to come; return what may go out.
-
-        If that blocks the choice, the next piece fed is taken to be that text, judged already.
-        """
-        self._open.setdefault(channel)
-        released = self._out(channel, self._judge.feed(self._index, channel, text))
-        if self.blocked:
-            self._ready = released
-        return released
-
-    def _end(self, channel: str) -> str:
-        self._open.pop(channel, None)
-        return self._out(channel, self._judge.finish(self._index, channel))
-
-    def _out(self, channel: str, text: str) -> str:
-        if text.strip():
-            self._shown.add(channel)
-        if self._queue is not None:
-            self._queue.released(channel, text)
-        return text
-
-    def _reason(self, piece: Json) -> str | None:
-        reason = piece.get("finish_reason")
-        if reason is None:
-            return None
-        if not isinstance(reason, str) or not _REASON.fullmatch(reason):
-            raise UpstreamShape("the engine's finish_reason is unknown", code="upstream_shape")
-        return reason
-
-    def _final_reason(self, reason: str | None) -> str | None:
-        # The token layer can only write its refusal; the API's own word for it is said here.
-        if reason is not None and self._judge.ends_in_refusal(self._index):
-            self._judge.refuse(self._index)
-            return FILTERED
-        return reason
-
-    def _tail(self, piece: Json) -> Json:
-        stop = piece.get("stop_reason")
-        known = isinstance(stop, int) or stop in self._call.stop
-        return {"stop_reason": stop} if stop is not None and known else {}
-
-
 class OpenAIStream:
     """A streamed answer of either family."""
 
@@ -220,6 +128,34 @@ class OpenAIStream:
     @property
     def done(self) -> bool:
         return self._ended
+
+    def swift(self, chunk: bytes) -> bytes | list[Event] | None:
+        """Deal with a chunk that is one event, and differs from earlier ones in its text alone.
+
+        Returns what goes out, written or as events; ``None`` for any other chunk, which is unread.
+        The chunk has to begin where an event does.
+        """
+        for template in self._templates.values():
+            if (inside := template.inside(chunk)) is not None:
+                break
+        else:
+            return None
+        choice = self._choices[template.index]
+        text = inside.decode("ascii")
+        judge = self._judge
+        if self._ended or choice.over or not isinstance(choice, ChoiceBase):
+            return None
+        if judge.waits(len(text), ends=False):
+            return None
+        if self._lessons < _LESSONS:
+            self._lessons += 0.25
+        released = choice.ahead(template.channel, text)
+        if choice.blocked:
+            return self.feed(Event(template.filled(text)))
+        self._pieces += 1
+        if released == text:
+            return template.around(inside)
+        return template.event(released).encode() if released else b""
 
     def quick(self, events: list[Event], at: int) -> tuple[int, str, list[Event]]:
         """Deal with events that differ from earlier ones in their text alone, from ``at`` on.

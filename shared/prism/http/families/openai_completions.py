@@ -6,10 +6,9 @@ from typing import Any
 
 from prism.http import prompts
 from prism.http.errors import BadRequest, UpstreamShape
+from prism.http.families.choices import FILTERED, ChoiceBase
 from prism.http.families.openai_common import (
-    FILTERED,
     Choice,
-    ChoiceBase,
     OpenAIApi,
     whole,
 )

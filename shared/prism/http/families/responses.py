@@ -5,7 +5,7 @@ from __future__ import annotations
 from prism.http.dialect import Bare
 from prism.http.errors import dumps
 from prism.http.families import responses_prompts
-from prism.http.families.openai_common import FILTERED
+from prism.http.families.choices import FILTERED
 from prism.http.families.responses_stream import ResponseStream, error_fields
 from prism.http.families.responses_writer import Writer, count, frame, message_item
 from prism.http.family import Call, Json, Reading, StreamFilter

@@ -42,16 +42,9 @@ def read(body: Json, reading: Reading) -> Call:
         found.flat.append({"role": "system", "content": instructions})
     _read_input(body.get("input"), found)
     messages = found.flat + prompts.context(body, _KNOWN)
-    prompts.check_length(messages, reading.max_prompt_chars)
-    return Call(
-        body=body,
-        messages=messages,
-        stream=prompts.flag(body, "stream"),
-        choices=1,
-        model=prompts.text(body, "model"),
-        unread=tuple(sorted(found.unread)),
-        previous=prompts.text(body, "previous_response_id") or None,
-    )
+    call = prompts.as_call(body, messages, reading, found.unread)
+    call.previous = prompts.text(body, "previous_response_id") or None
+    return call
 
 
 def wants_logprobs(body: Json) -> bool:

@@ -9,8 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from prism.http.errors import UpstreamShape
+from prism.http.families.choices import FILTERED
 from prism.http.families.filters import EventFilter
-from prism.http.families.openai_common import FILTERED, numbers, safe_error
+from prism.http.families.openai_common import (
+    numbers,
+    safe_error,
+)
 from prism.http.families.pieces import Channels, word
 from prism.http.families.responses_items import (
     CALLS,

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from json.decoder import JSONDecodeError
 from json.encoder import encode_basestring
 from typing import Any
 
 _DECODER = json.JSONDecoder()
 _AS_IT_IS = re.compile(r'[^"\\\x00-\x1f]*')
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f\x80-\xff]+')
 _PROBE = "prism-hole-0f1e2d3c"
 """Stands where the text was, to see that a text is all there is in that place."""
 
@@ -32,6 +33,32 @@ class Template:
     suffix: str
     head: str
     tail: str
+    # The same as bytes, in the frame of a server-sent event.
+    _before: bytes = field(init=False, repr=False, compare=False)
+    _behind: bytes = field(init=False, repr=False, compare=False)
+    _head: bytes = field(init=False, repr=False, compare=False)
+    _tail: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        framed = {"_before": f"data: {self.prefix}", "_behind": f"{self.suffix}\n\n"}
+        for name, text in {**framed, "_head": self.head, "_tail": self.tail}.items():
+            object.__setattr__(self, name, text.encode())
+
+    def inside(self, chunk: bytes) -> bytes | None:
+        """Return the text of a chunk that is one of these events and no more, if it is ASCII.
+
+        It is then written inside JSON as it is.
+        """
+        before, behind = self._before, self._behind
+        if not (chunk.startswith(before) and chunk.endswith(behind)):
+            return None
+        inside = chunk[len(before) : -len(behind)]
+        # Nothing left, as where the two ends overlap, is no match.
+        return inside if _PLAIN.fullmatch(inside) else None
+
+    def around(self, inside: bytes) -> bytes:
+        """Return the event that goes out with all of such a text."""
+        return b"%b%b%b" % (self._head, inside, self._tail)
 
     def text(self, data: str) -> str | None:
         """Return the text of an event, or ``None`` if it is not one of these."""
@@ -76,6 +103,8 @@ def learn(
     ``data`` is what came, ``body`` what it means, ``made`` what went out for it; ``path`` leads to
     the text in the only choice.
     """
+    if "\n" in data:  # several lines of an event, which a chunk would not hold as they are here
+        return None
     key = json.dumps(path[-1])
     found = list(re.finditer(f'{re.escape(key)}[ \t]*:[ \t]*"', data))
     if len(found) != 1:

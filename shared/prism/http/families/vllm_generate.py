@@ -11,7 +11,12 @@ from typing import Any
 
 from prism.http import prompts
 from prism.http.errors import BadRequest, UpstreamShape
-from prism.http.families.openai_common import FILTERED, Choice, ChoiceBase, OpenAIApi, whole
+from prism.http.families.choices import FILTERED, ChoiceBase
+from prism.http.families.openai_common import (
+    Choice,
+    OpenAIApi,
+    whole,
+)
 from prism.http.families.openai_completions import is_id, text_of
 from prism.http.families.token_text import Piece, TokenText
 from prism.http.family import Call, Json, Reading
@@ -65,17 +70,11 @@ class Generate(OpenAIApi):
             *found.flat,
             *prompts.context(told, frozenset({_IDS, _PARTS})),
         ]
-        prompts.check_length(messages, reading.max_prompt_chars)
-        call = Call(
-            body={**body, _PARAMS: params},
-            messages=messages,
-            stream=prompts.flag(body, "stream"),
-            choices=prompts.integer(params, "n", 1, 1, reading.max_choices),
-            model=prompts.text(body, "model"),
-            stop=prompts.stop_strings(params),
-            unread=tuple(sorted(found.unread)),
-            read_ids=reading.detokenise,
-        )
+        choices = prompts.integer(params, "n", 1, 1, reading.max_choices)
+        asked = {**body, _PARAMS: params}
+        call = prompts.as_call(asked, messages, reading, found.unread, choices=choices)
+        call.stop = prompts.stop_strings(params)
+        call.read_ids = reading.detokenise
         prompts.ask_for_usage(call, reading.engine)
         return call
 
