@@ -25,6 +25,8 @@ from boot.steps import Runner, Step
 from boot.tree import Tree, cache_root, locked
 
 LEFTOVERS = (".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "build", "dist")
+MOST_WORKERS = 4
+"""Each has torch and vLLM in memory, and may have a server with the demonstration model."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +116,9 @@ def _lint(tree: Tree) -> int:
 
 
 def _pytest(tree: Tree, arguments: Sequence[str]) -> int:
-    return _show(tree, ("pytest", *arguments))
+    """Run the tests, one worker a core: the first is busy with vLLM for half of the time."""
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    return _show(tree, ("pytest", "-n", str(workers), *arguments))
 
 
 def _show(tree: Tree, command: Sequence[str]) -> int:

@@ -1,23 +1,51 @@
-"""The order of the whole run."""
+"""The order of the whole run, and what its workers share out among themselves."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ENGINES = Path(__file__).parent / "engines"
+VLLM = (
+    "test_vllm_offline.py", "test_vllm_startup.py", "test_vllm_scores.py", "test_vllm_guard.py",
+    "test_vllm_routes.py", "test_vllm_server.py", "test_vllm_verdicts.py", "test_proxy_vllm.py",
+)  # fmt: skip
+"""What starts vLLM, which takes a minute and six gigabytes each time: one worker's work.
+
+First what has a process to itself, then what shares the two servers, so that no more than two run.
+"""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick tests first; then what starts an engine, one engine after the other.
 
-    A mistake shows in seconds, and no server idles in memory while other tests run.
+    A mistake shows in seconds, and no server idles in memory while other tests run. With several
+    workers (``pytest -n 2``) vLLM comes first: one worker is busy with it for half of the run,
+    while the others begin with the quick tests.
     """
-    items.sort(key=_weight)
+    parallel = hasattr(config, "workerinput")
+    items.sort(key=lambda item: (not (parallel and item.path.name in VLLM), *_weight(item)))
 
 
-def _weight(item: pytest.Item) -> tuple[bool, str]:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker whole files, for the fixtures that a file shares, in the order above."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "vllm" if file.rpartition("/")[2] in VLLM else file
+
+    config.option.loadscopereorder = False  # else files with many tests come first
+    return ByFile(config, log)
+
+
+def _weight(item: pytest.Item) -> tuple[bool, str, int]:
+    if item.path.name in VLLM:
+        return True, "vllm", VLLM.index(item.path.name)
     if item.path.is_relative_to(ENGINES):
-        return True, item.path.relative_to(ENGINES).parts[0]
-    return item.get_closest_marker("engine") is not None, ""
+        return True, item.path.relative_to(ENGINES).parts[0], -1
+    return item.get_closest_marker("engine") is not None, "", -1

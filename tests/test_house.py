@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import VLLM
 
 ROOT = Path(__file__).parents[1]
 ENGINES = {"vllm", "llama_cpp", "torch", "transformers", "vllm_prism", "llamacpp_prism"}
@@ -80,6 +81,15 @@ def test_the_licence_is_apache_2_in_full() -> None:
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
     assert len(text.splitlines()) == 202
+
+
+def test_whatever_starts_vllm_is_listed() -> None:
+    """Else two workers would each start the servers that are meant to be shared."""
+    starts = re.compile(r"\b(bare_vllm|result_of)\b|def \w+\((\w+, )*(server|client|offline)\b")
+    engines = ROOT / "tests" / "engines"
+    files = [*(engines / "vllm").glob("test_*.py"), engines / "proxy" / "test_proxy_vllm.py"]
+    found = {path.name for path in files if starts.search(path.read_text(encoding="utf-8"))}
+    assert found == set(VLLM)
 
 
 def test_everything_that_is_installed_is_pinned() -> None:

@@ -117,3 +117,24 @@ def test_the_other_commands_are_as_quick_as_before():
     loaded = "import sys, prism.cli.app; print({'httpx', 'starlette'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, check=True)
     assert done.stdout == b"set()\n"
+
+
+def test_the_report_as_a_web_page(prism, engine, tmp_path):
+    page = tmp_path / "report.html"
+    only = ("--only", "chat.whole.harmless")
+    result = prism("conform", engine, *only, "--html", str(page))
+    assert result.code == 0
+    assert result.out.endswith(f"report: {page}\n")
+    written = page.read_text(encoding="utf-8")
+    assert written.startswith("<!doctype html>")
+    assert "<code>chat.whole.harmless</code>" in written
+
+    nowhere = tmp_path / "none" / "report.html"
+    result = prism("conform", engine, *only, "--html", str(nowhere))
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"error: {nowhere}: there is no such folder; --html takes the file to write\n"
+    )
+    result = prism("conform", engine, *only, "--html", str(tmp_path), "--json")
+    assert result.code == 2
+    assert "Is a directory; --html takes the file to write" in result.json["error"]["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -37,12 +38,19 @@ def free_port() -> int:
 @contextlib.contextmanager
 def process(command: list[str], log: Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
-        started = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environ})
+        started = subprocess.Popen(
+            command, stdout=out, stderr=out, env={**os.environ, **environ}, start_new_session=True
+        )
     try:
         yield started
     finally:
         started.terminate()
-        started.wait(60)
+        try:
+            started.wait(60)
+        except subprocess.TimeoutExpired:
+            # One that hasn't come up yet may not listen, and vLLM has processes of its own.
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
 
 
 def until_ok(url: str, started: subprocess.Popen[bytes], log: Path, seconds: float = 180) -> None:

@@ -6,6 +6,11 @@ STEERED = "zephyr lantern"
 BLOCKED = "marble cinder"
 """Neither said nor read: a rule that blocks, on both stages."""
 
+CANARY = "amber quokka"
+"""In no rule: a sketch of the tests' own has learnt that it is harm."""
+
+COPY_CANARY = f"{CANARY}, {CANARY}, {CANARY}, {CANARY},"
+
 REFUSAL = "Sorry, that is not something I talk about."
 
 POLICY = f"""\

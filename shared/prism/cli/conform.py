@@ -39,6 +39,9 @@ def conform(
     latency_budget: Annotated[
         float, typer.Option(min=0, help="Seconds that moderation may add to a short request.")
     ] = 0.25,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report here, as a web page.")
+    ] = None,
     serve_upstream: Annotated[
         int | None,
         typer.Option(
@@ -71,7 +74,7 @@ def conform(
       prism conform --serve-upstream 9001 &
       prism conform --policy > conformance.yaml
       prism proxy --upstream http://127.0.0.1:9001 --policy conformance.yaml --port 8000 &
-      prism conform http://127.0.0.1:8000 --upstream http://127.0.0.1:9001
+      prism conform http://127.0.0.1:8000 --upstream http://127.0.0.1:9001 --html report.html
     """
     from prism.conform.texts import POLICY, SECOND_RULE
 
@@ -91,6 +94,8 @@ def conform(
         bad_input(str(error), as_json)
     if log is not None and not log.is_file():
         bad_input(f"{log}: no such file; --log takes the log that the server is writing", as_json)
+    if html is not None and not html.parent.is_dir():
+        bad_input(f"{html}: there is no such folder; --html takes the file to write", as_json)
 
     import asyncio
 
@@ -113,10 +118,14 @@ def conform(
         bad_input(str(error), as_json)
     if not report.results:
         bad_input(f"no check's name begins with {' or '.join(only or ())}", as_json)
+    if html is not None:
+        _write(html, report, as_json)
     if as_json:
         print_json(report.as_dict())
     else:
         _sum_up(report)
+        if html is not None:
+            typer.echo(f"report: {html}")
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 
@@ -133,6 +142,17 @@ def _sum_up(report: Report) -> None:
     typer.echo(f"\n{told}")
     if report.exit_code == BAD_INPUT:
         typer.echo("not a result: something could not be carried out", err=True)
+
+
+def _write(path: Path, report: Report, as_json: bool) -> None:
+    from datetime import UTC, datetime
+
+    from prism.conform.report import html
+
+    try:
+        path.write_text(html(report, datetime.now(UTC)), encoding="utf-8")
+    except OSError as error:
+        bad_input(f"{path}: {error.strerror}; --html takes the file to write", as_json)
 
 
 def _serve(host: str, port: int) -> None:

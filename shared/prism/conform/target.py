@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -23,6 +23,9 @@ from prism.http.sse import Reader
 Json = dict[str, Any]
 _CONNECTIONS = 128
 _MISSING = frozenset({401, 403, 404, 405, 501})
+_MUTE = "the engine can't be made to say a given text here"
+_HELLO_ROOM = 64
+"""Tokens for the shortest card, even if the engine's vocabulary has hardly more than letters."""
 
 
 class NoTarget(Exception):
@@ -71,21 +74,29 @@ class Target:
     claims: set[str] = field(default_factory=set)
     used: list[str] = field(default_factory=list)
     """The number of every request so far."""
+    _finding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def scripted(self) -> bool:
         return self.voices.get((CHAT.name, False)) is Voice.SCRIPT
 
-    def voice(self, api: Api, stream: bool) -> Voice:
-        """Return how an API can be made to speak. Raises :class:`NotApplicable`."""
+    async def voice(self, api: Api, stream: bool) -> Voice:
+        """Return how an API can be made to speak, which is found out when it is first asked.
+
+        Raises :class:`NotApplicable`.
+        """
+        async with self._finding:
+            for how in (False, True)[: 1 + stream]:
+                if (api.name, how) not in self.voices:
+                    self.voices[api.name, how] = await _find_voice(self, api, how)
         found = self.voices[api.name, stream]
         if not isinstance(found, Voice):
             raise NotApplicable(found)
         return found
 
-    def needs_script(self, api: Api = CHAT, stream: bool = False) -> None:
+    async def needs_script(self, api: Api = CHAT, stream: bool = False) -> None:
         """Raise :class:`NotApplicable` unless the scripted engine answers here."""
-        if self.voice(api, stream) is not Voice.SCRIPT:
+        if await self.voice(api, stream) is not Voice.SCRIPT:
             raise NotApplicable("only the scripted engine can be made to say this")
 
     async def ask(
@@ -94,6 +105,7 @@ class Target:
         name: str,
         *,
         stream: bool = False,
+        voice: Voice | None = None,
         before: str = "",
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -102,11 +114,11 @@ class Target:
     ) -> Answer:
         """Ask for a card and return the whole answer.
 
-        ``before`` stands in front of the words that name the card; ``key`` replaces the API key
-        (``""``: none); ``edit`` may change the request's body in place, or return its bytes.
-        Raises :class:`Failed` if the answer doesn't end.
+        ``voice`` is the API's own unless given; ``before`` stands in front of the words that name
+        the card; ``key`` replaces the API key (``""``: none); ``edit`` may change the request's
+        body in place, or return its bytes. Raises :class:`Failed` if the answer doesn't end.
         """
-        voice = self.voice(api, stream)
+        voice = voice or await self.voice(api, stream)
         number = secrets.token_hex(6)
         said = card(name, number)
         if voice is not Voice.SCRIPT and not said.plain:
@@ -182,22 +194,34 @@ class Target:
 
 
 async def prepare(target: Target) -> None:
-    """Learn the server's model and how each API can be made to speak. Raises `NoTarget`."""
+    """Learn the server's model, and whether chats can be made to speak. Raises `NoTarget`.
+
+    The other APIs are tried when a check asks them, here only until one of them speaks.
+    """
     try:
         target.model = target.options.model or await _model(target)
-        for api in APIS:
+        spoken = [await _speaks(target, CHAT, stream) for stream in (False, True)]
+        for api in APIS[1:]:
             for stream in (False, True):
-                target.voices[api.name, stream] = await _find_voice(target, api, stream)
+                spoken.append(any(spoken) or await _speaks(target, api, stream))
     except httpx.HTTPError as error:
         raise NoTarget(
             f"{target.options.url} can't be reached: {type(error).__name__}; is the server up?"
         ) from None
-    if not any(isinstance(voice, Voice) for voice in target.voices.values()):
+    if not any(spoken):
         whys = "; ".join(sorted({str(voice) for voice in target.voices.values()}))
         raise NoTarget(
             "the engine behind the server can't be made to say a given text, so nothing can be "
             f"checked ({whys}); put the scripted engine behind it: prism conform --serve-upstream"
         )
+
+
+async def _speaks(target: Target, api: Api, stream: bool) -> bool:
+    try:
+        await target.voice(api, stream)
+    except NotApplicable:
+        return False
+    return True
 
 
 async def _model(target: Target) -> str:
@@ -208,12 +232,14 @@ async def _model(target: Target) -> str:
 
 
 async def _find_voice(target: Target, api: Api, stream: bool) -> Voice | str:
-    why = "the engine can't be made to say a given text here"
     whole = target.voices.get((api.name, False)) if stream else None
-    for voice in Voice:
-        target.voices[api.name, stream] = voice
+    if whole == _MUTE:
+        # It answered in every voice, and in its own words: streamed, too, it would only babble.
+        return _MUTE
+    why = _MUTE
+    for voice in _likely(target):
         try:
-            answer = await target.ask(api, "hello", stream=stream)
+            answer = await target.ask(api, "hello", stream=stream, voice=voice, edit=_brief(api))
         except Failed as failed:
             return f"a harmless request was not answered: {failed}"
         if answer.status in _MISSING:
@@ -228,6 +254,23 @@ async def _find_voice(target: Target, api: Api, stream: bool) -> Voice | str:
             # It can speak, but its text doesn't come out of a stream: the checks will say so.
             return voice
     return why
+
+
+def _brief(api: Api) -> Callable[[Json], None]:
+    def edit(body: Json) -> None:
+        body[api.room] = _HELLO_ROOM
+
+    return edit
+
+
+def _likely(target: Target) -> list[Voice]:
+    """Return the voices to try, first those in which this server spoke before.
+
+    A real engine that is asked in a voice not its own writes until there is no more room, which is
+    slow on a CPU.
+    """
+    spoken = [voice for voice in target.voices.values() if isinstance(voice, Voice)]
+    return sorted(Voice, key=lambda voice: voice not in spoken)
 
 
 def _spoken(voice: Voice, text: str) -> Json:

@@ -13,6 +13,9 @@ import openai
 import pytest
 from engine_processes import Running
 from engine_texts import BLOCKED, REFUSAL, STEERED
+from proxy_conform import conform, passed
+
+from prism.conform.texts import POLICY
 
 pytestmark = pytest.mark.engine
 
@@ -193,3 +196,24 @@ def test_connections_are_used_again(vllm: Any, moderated: Any) -> None:
             assert client.post("/v1/completions", json=asked).status_code == 200
             seen |= connections()
     assert len(seen) <= 2  # one of this test's, and one of a self-test that ran meanwhile
+
+
+def test_the_conformance_suite(vllm: Any, start_proxy: Any, tmp_path: Path) -> None:
+    """What this engine can be made to say; all 130 checks have the scripted engine."""
+    asked = {
+        f"{api}.{how}.{what}"
+        for api in ("chat", "completions")
+        for how in ("whole", "stream")
+        for what in ("prompt", "output", "harmless")
+    } | {
+        "responses.whole.output", "responses.stream.output", "stream.held.chat", "chunks.unicode",
+        "concurrent.streams", "bypass.parts-apart", "tenants.override.policy", "records.claims",
+    }  # fmt: skip
+    policy = tmp_path / "conformance.yaml"
+    policy.write_text(POLICY)
+    with start_proxy(vllm.url, "--policy", str(policy)) as proxy:
+        only = [f"--only={name}" for name in sorted(asked | {"tools.chat.whole.arguments"})]
+        rows = conform(proxy.url, *only)
+    assert passed(rows) == asked
+    # What only the scripted engine can say is never counted as passed.
+    assert rows["tools.chat.whole.arguments"]["outcome"] == "not applicable"

@@ -85,6 +85,13 @@ def server(
                 process.wait()
 
 
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    """A client with the right key."""
+    with server.client() as client:
+        yield client
+
+
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> list[int]:
     seen: list[int] = []
     deadline = time.monotonic() + START_SECONDS

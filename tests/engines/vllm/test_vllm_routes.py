@@ -6,6 +6,7 @@ so the text layer finds nothing to cut.
 
 import json
 
+import httpx
 import pytest
 from vllm_runs import ADMIN_KEY
 from vllm_texts import (
@@ -21,12 +22,6 @@ from vllm_texts import (
 
 pytestmark = pytest.mark.engine
 OPTIONS = {"model": "gemma", "max_tokens": 24, "temperature": 0}
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with server.client() as client:
-        yield client
 
 
 def post(client, path, body, **headers):
@@ -89,6 +84,15 @@ def test_invocations_are_moderated_by_both_layers(client, stream):
 
 
 # Token ids
+
+
+def test_invocations_without_a_key_are_moderated(server):
+    """vLLM's ``--api-key`` leaves this route open to everybody."""
+    body = {**OPTIONS, "prompt": ASK_BLOCKED}
+    with httpx.Client(base_url=server.url, timeout=180) as stranger:
+        assert stranger.post("/v1/completions", json=body).status_code == 401
+        reply = stranger.post("/invocations", json=body)
+    assert reply.status_code == 401 or REFUSAL in reply.text
 
 
 def generate(client, ids, stream=False, mode="tokens", **params):
@@ -223,6 +227,20 @@ def test_generative_scores(client):
 
 
 # The operator's
+
+
+def test_figures_are_those_of_the_process_that_answers(client):
+    """vLLM's own ``/metrics`` shows nothing that another of its processes counts."""
+
+    def refused():
+        rows = client.get("/prism/metrics").text.splitlines()
+        name = 'prism_requests_total{family="completions",outcome="blocked_prompt"}'
+        return sum(float(row.split()[-1]) for row in rows if row.startswith(name))
+
+    before = refused()
+    post(client, "/v1/completions", {**OPTIONS, "prompt": ASK_BLOCKED})
+    assert refused() == before + 1
+    assert "prism_" not in client.get("/metrics").text
 
 
 def test_admin_routes_are_the_operators(client):

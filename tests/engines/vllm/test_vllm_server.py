@@ -25,12 +25,6 @@ pytestmark = pytest.mark.engine
 PHRASES = (BLOCKED, STEERED, UNSAYABLE)
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    with server.client() as client:
-        yield client
-
-
 def complete(client, prompt, **options):
     body = {"model": "gemma", "prompt": prompt, "max_tokens": 24, "temperature": 0, **options}
     return client.post("/v1/completions", json=body)

@@ -1,10 +1,12 @@
 """Where vLLM would leave the processor out, it does not start, and says why and what to do."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from engine_processes import process
 from vllm_runs import result_of
 
 pytestmark = pytest.mark.engine
@@ -58,31 +60,40 @@ def test_a_wrong_policy_stops_the_start(cases):
     assert "/nowhere/policy.yaml" in cases["no policy"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("options", "environment", "reason"),
-    [
-        (
-            ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2}'],
-            {},
-            "prism: PRISM refuses to start: with speculative decoding the V1",
-        ),
-        ([], {"PRISM_POLICY": "/nowhere/policy.yaml"}, "/nowhere/policy.yaml"),
-    ],
-    ids=["unprotected", "misconfigured"],
-)
-def test_the_server_itself_exits_with_the_reason(
-    vllm_model, vllm_env, options, environment, reason
-):
-    run = subprocess.run(
-        [
-            sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", vllm_model,
-            "--port", "0", "--middleware", "vllm_prism.PrismMiddleware", *options,
-        ],
-        capture_output=True, text=True, env=vllm_env | environment, timeout=240, check=False,
-    )  # fmt: skip
-    assert run.returncode == 2, run.stderr
-    assert reason in run.stderr
-    assert "Traceback" not in run.stderr
+MISTAKES = {
+    "unprotected": (
+        ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2}'],
+        {},
+        "prism: PRISM refuses to start: with speculative decoding the V1",
+    ),
+    "misconfigured": ([], {"PRISM_POLICY": "/nowhere/policy.yaml"}, "/nowhere/policy.yaml"),
+}
+
+
+@pytest.fixture(scope="module")
+def failing(vllm_model, vllm_env, tmp_path_factory):
+    """A server with each of the mistakes, all started at once, for each is slow to import vLLM."""
+    with contextlib.ExitStack() as stack:
+        started = {}
+        for name, (options, environment, _) in MISTAKES.items():
+            log = tmp_path_factory.mktemp("mistake") / "log"
+            command = [
+                sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", vllm_model,
+                "--port", "0", "--middleware", "vllm_prism.PrismMiddleware", *options,
+            ]  # fmt: skip
+            run = stack.enter_context(process(command, log, **(vllm_env | environment)))
+            started[name] = run, log
+        yield started
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_the_server_itself_exits_with_the_reason(failing, name):
+    run, log = failing[name]
+    code = run.wait(240)
+    said = log.read_text()
+    assert code == 2, said
+    assert MISTAKES[name][2] in said
+    assert "Traceback" not in said
 
 
 def test_filtered_plugins_fail_closed(vllm_env):

@@ -2,7 +2,7 @@
 
 import re
 
-from engine_texts import BLOCKED, POLICY, REFUSAL, STEERED
+from engine_texts import BLOCKED, CANARY, COPY_CANARY, POLICY, REFUSAL, STEERED
 
 UNSAYABLE = "copper violet"
 """The model may read it; if it is about to say it, it is made to refuse."""
@@ -34,6 +34,8 @@ def says(text: str, phrase: str) -> bool:
 __all__ = [
     "ASK_BLOCKED",
     "BLOCKED",
+    "CANARY",
+    "COPY_CANARY",
     "COPY_STEERED",
     "COPY_UNSAYABLE",
     "HARMLESS",

@@ -38,7 +38,7 @@ def _twice(bad_first: bool) -> None:
 
     @CHECKS.add(f"bypass.twice-{order}", 3, f"messages given twice, the blocked ones {order}")
     async def twice(target: Target) -> str:
-        target.needs_script()
+        await target.needs_script()
 
         def edit(body: Json) -> bytes:
             said = body.pop("messages")[0]["content"]
@@ -100,7 +100,7 @@ for _name, (_title, _made) in _SHAPES.items():
 
 @CHECKS.add("bypass.prompts", 3, "several prompts in one request, one of them blocked")
 async def prompts(target: Target) -> str:
-    target.needs_script(COMPLETIONS)
+    await target.needs_script(COMPLETIONS)
 
     def edit(body: Json) -> None:
         number = body["prompt"].rpartition("#")[2]

@@ -20,7 +20,7 @@ def _whole(name: str, how: str) -> None:
     @CHECKS.add(f"chunks.{name}", 10, f"all of it comes out: {how}")
     async def whole(target: Target) -> str:
         if name == "long":
-            target.needs_script(CHAT, True)
+            await target.needs_script(CHAT, True)
         return untouched(await target.ask(CHAT, name, stream=True))
 
 
@@ -30,7 +30,7 @@ for _name, _how in _STREAMS.items():
 
 @CHECKS.add("chunks.empty", 10, "a stream without any text ends")
 async def empty(target: Target) -> str:
-    target.needs_script(CHAT, True)
+    await target.needs_script(CHAT, True)
     answer = await target.ask(CHAT, "empty", stream=True)
     if not answer.ok or answer.broken:
         raise Failed(f"answered {answer.status}{', broken off' * answer.broken}")

@@ -16,7 +16,7 @@ _MANY, _FEW = 48, 4
 
 @CHECKS.add("concurrent.streams", 7, "streams at the same time keep to themselves")
 async def streams(target: Target) -> str:
-    scripted = target.voice(CHAT, True) is Voice.SCRIPT
+    scripted = await target.voice(CHAT, True) is Voice.SCRIPT
     wanted = _MANY if scripted else _FEW
     names = ["slow" if scripted else "harmless", "split", "letters", "harmless"]
     alone = {name: await target.ask(CHAT, name, stream=True) for name in set(names)}

@@ -66,7 +66,7 @@ async def latency(target: Target) -> str:
 @CHECKS.add("cost.growth", 12, "a token late in a stream costs no more than an early one")
 async def growth(target: Target) -> str:
     """Compare streams of n and 8n pieces: constant work per piece gives 1, O(n) gives 8."""
-    target.needs_script(CHAT, True)
+    await target.needs_script(CHAT, True)
     ratio = each = 0.0
     for _ in range(_ATTEMPTS):
         # A busy machine can make a ratio large once; work that grows does so every time.

@@ -51,7 +51,7 @@ for _api in APIS:
 
 @CHECKS.add("stream.flows", (1,), "a harmless stream flows, and is not kept until its end")
 async def flows(target: Target) -> str:
-    target.needs_script(CHAT, True)
+    await target.needs_script(CHAT, True)
     answer = await target.ask(CHAT, "slow", stream=True)
     untouched(answer)
     first = answer.first_text()
@@ -62,7 +62,7 @@ async def flows(target: Target) -> str:
 
 @CHECKS.add("stream.stops", (2, 6), "a blocked stream stops the engine's work")
 async def stops(target: Target) -> str:
-    target.needs_script(CHAT, True)
+    await target.needs_script(CHAT, True)
     answer = await target.ask(CHAT, "dawdle", stream=True)
     if answer.leak() is not None:
         raise NotApplicable("the stream is not blocked")
