@@ -11,7 +11,7 @@ DATA   = data
 
 BOOT = @sh scripts/with_python.sh scripts/bootstrap.py
 
-.PHONY: help serve test setup lint train clean
+.PHONY: help serve test setup lint train bench clean
 
 help:
 	@echo "make serve   install, build llama.cpp, fetch a 270M model and serve it, moderated,"
@@ -20,7 +20,10 @@ help:
 	@echo "             ARGS='-k text' is passed to pytest"
 	@echo "make setup   only prepare .venv and the model"
 	@echo "make train   reproduce the shipped weights from the data sets in DATA=folder (pip install"
-	@echo "             -e '.[train]' first; hours on two cores). ARGS go to python -m training"
+	@echo "             -e '.[train]' first; an hour or two on one core). ARGS go to python -m training"
+	@echo "make bench   measure what moderation costs, beside bare engines and other products, and write"
+	@echo "             docs/benchmarks.md (20 minutes on two cores; after make test, which installs the"
+	@echo "             engines). ARGS='--only step --quick' are passed on"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make clean   delete .venv and caches in the tree (not ~/.cache/prism)"
 
@@ -38,6 +41,9 @@ lint:
 
 train:
 	.venv/bin/python -m training --data '$(DATA)' $(ARGS)
+
+bench:
+	.venv/bin/python benchmarks/run.py --json docs/benchmarks.json --report $(ARGS)
 
 clean:
 	$(BOOT) clean

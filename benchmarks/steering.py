@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overhead import spread
 
 from prism.policy import load_policy
 from prism.policy.compiled import CompiledPolicy, CompiledRule
@@ -32,6 +31,11 @@ from prism.steer.batch import Batch
 from prism.steer.guard import TokenGuard
 from prism.steer.vocabulary import Vocabulary
 from prism.types import Action, Mode, Stage
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, least and most."""
+    return {"median": float(np.median(values)), "min": min(values), "max": max(values)}
 
 
 def policy_with(count: int) -> CompiledPolicy:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from prism import __version__
-from prism.cli import audit, check, conform, proxy, scan, serve
+from prism.cli import audit, bench, check, conform, proxy, scan, serve
 from prism.cli import eval as eval_
 from prism.cli.policy import compile as compile_
 from prism.cli.policy import diff, lint, show, test
@@ -61,6 +61,7 @@ app.command("proxy")(proxy.proxy)
 app.command("scan")(scan.scan)
 app.command("eval")(eval_.evaluate)
 app.command("conform")(conform.conform)
+app.command("bench")(bench.bench)
 policy.command("lint")(lint.lint)
 policy.command("test")(test.run)
 policy.command("show")(show.show)

@@ -1,8 +1,9 @@
 """Put other products, and this one, through ``prism conform``, before the scripted engine each.
 
-    python benchmarks/peers/run.py                  # all of them
-    python benchmarks/peers/run.py litellm prism    # some
-    python benchmarks/peers/run.py --table          # the reports so far, as a table
+    python benchmarks/peers/conform.py                  # all of them
+    python benchmarks/peers/conform.py litellm prism    # some
+    python benchmarks/peers/conform.py --table          # the reports so far, as a table
+    python benchmarks/peers/conform.py --build presidio # only make an environment
 
 Environments are built from PyPI with the versions in ``requirements/``, below
 ``$XDG_CACHE_HOME/prism/peers``; reports are written beside them. A product runs without any network
@@ -49,8 +50,13 @@ def main() -> None:
     names = [peer.name for peer in PEERS]
     parser.add_argument("peer", nargs="*", help=f"prism, {', '.join(names)}; all, if none is named")
     parser.add_argument("--table", action="store_true", help="show the reports so far")
+    parser.add_argument("--build", nargs="+", metavar="NAME", help="make environments, no more")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    for name in given.build or ():
+        build(name)
+    if given.build:
+        return
     wanted = given.peer or ["prism", *names]
     unknown = set(wanted) - {"prism", *names}
     if unknown:
