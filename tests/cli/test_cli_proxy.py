@@ -122,8 +122,13 @@ def running(house, tmp_path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     log = tmp_path / "log"
     command = [str(Path(sys.executable).with_name("prism")), "proxy", "--port", "0"]
     command += ["--upstream", "http://127.0.0.1:1/llm/", "--policy", "house.yaml"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
+    # Where the tests run in a shell's background, Ctrl-C is ignored, and that is inherited.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out)
+    finally:
+        signal.signal(signal.SIGINT, before)
     until = time.monotonic() + 60
     while b"health" not in log.read_bytes():
         assert process.poll() is None, log.read_text()

@@ -36,6 +36,8 @@ class Scores:
         """From which probability on each category ends an output."""
         self.sketch = sketch
         self.vocabulary = vocabulary
+        self.longest = int(np.diff(vocabulary.offsets).max(initial=0))
+        """Bytes of the longest token."""
         columns = [sketch.categories.index(category) for category in bounds]
         heads, biases = sketch.weights.linear(Stage.OUTPUT)
         probability = np.clip(np.array(list(bounds.values()), np.float64), 1e-9, 1 - 1e-9)
@@ -87,14 +89,13 @@ class ScoreStates:
 
     def __init__(self, scores: Scores, slots: int = 1) -> None:
         width = scores.sketch.weights.embeddings.shape[1]
-        vocabulary = scores.vocabulary
         self.of = scores
         self._hashes = np.zeros((slots, 2, features.STATE), np.uint64)
         self._sums = np.zeros((slots, 2, width), np.int64)
         self._marks = np.zeros((slots, MARKS), np.int64)
         self._seen = np.zeros((slots, 2, SEEN), np.uint64)
         self._arrays = self._hashes, self._sums, self._seen, self._marks
-        self._cps = np.empty(int(np.diff(vocabulary.offsets).max(initial=0)) + 1, np.int32)
+        self._cps = np.empty(scores.longest + 1, np.int32)
         self._buffer = np.empty(features.BUFFER, np.int32)
 
     def doubled(self) -> ScoreStates:
