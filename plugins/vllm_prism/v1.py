@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prism.steer.batch import Batch
+from prism.steer.batch import Batch, Line
 from prism.steer.guard import TokenGuard
 from prism.steer.row import COMMON, Step, TokenRow, any_left
 from prism.steer.state import Masks
@@ -57,8 +57,7 @@ class Row:
 
     def join(self, batch: Batch) -> TokenRow:
         """Return this request's row of ``batch``, made where there is none yet."""
-        if self._refused_at is not None and len(self.output) <= self._refused_at:
-            # The refusal's first token was thrown away, as after a chunk of a long prompt.
+        if self.thrown_away:
             self.leave()
         if self.row is None:
             self.batch, self.row = batch, batch.row(self._prompt)
@@ -89,6 +88,16 @@ class Row:
                 logger.exception("PRISM: a request is ended because its moderation failed")
         logits.fill_(-torch.inf)
         logits[self._guards.eos] = 0.0
+
+    @property
+    def begun(self) -> bool:
+        """Whether a refusal began because of what was likely."""
+        return self._refused_at is not None
+
+    @property
+    def thrown_away(self) -> bool:
+        """Whether its first token was thrown away, as after a chunk of a long prompt."""
+        return self._refused_at is not None and len(self.output) <= self._refused_at
 
     @property
     def alone(self) -> bool:
@@ -123,6 +132,52 @@ class Row:
             Step(self._guards.eos, step.banned).write(logits)
 
 
+class Group:
+    """The requests of one guard and their places in the batch, until these change."""
+
+    def __init__(self, batch: Batch, members: list[tuple[int, Row]]) -> None:
+        self._batch = batch
+        self._members = members
+        self._together: list[tuple[int, Row]] = []
+        self._alone: list[tuple[int, Row]] = []
+        self._line: Line | None = None  # of those together; ``None``: to be found anew
+        self._places = np.zeros(0, np.int64)
+        self._begun: set[Row] = set()
+        """Rows whose refusal began here: what they sampled then may have been thrown away."""
+
+    def apply(self, logits: torch.Tensor) -> None:
+        """Edit its rows, shape ``[requests, vocabulary]``."""
+        try:
+            self._apply_together(logits)
+            rest = self._alone
+        except Exception:
+            # One by one, to find out whose fault it is; what was edited is edited again.
+            self._line, rest = None, self._members
+        for index, row in rest:
+            row.apply_alone(self._batch, logits[index])
+
+    def _apply_together(self, logits: torch.Tensor) -> None:
+        if self._line is None or any(row.thrown_away for row in self._begun):
+            self._line = self._join()
+        masks = self._batch.step_line(self._line)
+        wanted = (np.diff(masks.bounds) > 0) & ~_masked(logits, self._places, masks)
+        wanted |= self._batch.refusing(self._line)
+        for i in np.flatnonzero(wanted).tolist():
+            index, row = self._together[i]
+            row.steer(logits[index], masks.row(i))
+            if row.begun:
+                self._begun.add(row)
+
+    def _join(self) -> Line:
+        self._alone = [member for member in self._members if member[1].alone]
+        self._together = [member for member in self._members if not member[1].alone]
+        self._places = np.array([index for index, _ in self._together], np.int64)
+        rows = [row for _, row in self._together]
+        line = Line([row.join(self._batch) for row in rows], [row.output for row in rows])
+        self._begun = {row for row in rows if row.begun}
+        return line
+
+
 class Rows:
     """The batch. Order of updates: removed, added, moved."""
 
@@ -130,7 +185,7 @@ class Rows:
         self._guards = guards
         self._rows: dict[int, Row] = {}
         self._batches: dict[TokenGuard, Batch] = {}
-        self._groups: list[tuple[Batch, list[int]]] | None = None
+        self._groups: list[Group] | None = None
 
     def update(self, update: BatchUpdate | None) -> None:
         """Take over a change of the batch."""
@@ -156,34 +211,20 @@ class Rows:
         """Edit the rows of all requests, shape ``[requests, vocabulary]``."""
         if self._groups is None:
             self._groups = self._group()
-        for batch, indices in self._groups:
-            rest = [index for index in indices if self._rows[index].alone]
-            together = [index for index in indices if index not in rest] if rest else indices
-            try:
-                self._together(batch, together, logits)
-            except Exception:
-                # One by one, to find out whose fault it is; what was edited is edited again.
-                rest = indices
-            for index in rest:
-                self._rows[index].apply_alone(batch, logits[index])
+        for group in self._groups:
+            group.apply(logits)
 
-    def _group(self) -> list[tuple[Batch, list[int]]]:
+    def _group(self) -> list[Group]:
         """Return who goes together; batches that nobody is left in are let go."""
         members: dict[TokenGuard, list[int]] = defaultdict(list)
         for index, row in self._rows.items():
             members[row.guard].append(index)
         batches = {guard: self._batches.get(guard) or Batch(guard) for guard in members}
         self._batches = batches
-        return [(batches[guard], indices) for guard, indices in members.items()]
-
-    def _together(self, batch: Batch, indices: list[int], logits: torch.Tensor) -> None:
-        rows = [self._rows[index] for index in indices]
-        token_rows = [row.join(batch) for row in rows]
-        masks = batch.step(token_rows, [row.output for row in rows])
-        wanted = (np.diff(masks.bounds) > 0) & ~_masked(logits, indices, masks)
-        for i, row in enumerate(token_rows):
-            if wanted[i] or row.refusing:
-                rows[i].steer(logits[indices[i]], masks.row(i))
+        return [
+            Group(batches[guard], [(index, self._rows[index]) for index in indices])
+            for guard, indices in members.items()
+        ]
 
     def _drop(self, index: int) -> None:
         row = self._rows.pop(index, None)
@@ -191,19 +232,19 @@ class Rows:
             row.leave()
 
 
-def _masked(logits: torch.Tensor, indices: list[int], masks: Masks) -> NDArray[np.bool_]:
+def _masked(logits: torch.Tensor, places: NDArray[np.int64], masks: Masks) -> NDArray[np.bool_]:
     """Mask, in one write, the rows in which some common token is likelier than any banned one.
 
     Nothing else is to be done for those, which are nearly all. Return which rows were done; none on
     a device, where each is copied to the host.
     """
-    done = np.zeros(len(indices), np.bool_)
+    done = np.zeros(len(places), np.bool_)
     sizes = np.diff(masks.bounds)
     some = np.flatnonzero(sizes)
     if logits.device.type != "cpu" or not len(some):
         return done
     host = logits.numpy()
-    rows = np.array(indices, np.int64)[some]
+    rows = places[some]
     where = np.repeat(rows, sizes[some])
     likeliest = np.maximum.reduceat(host[where, masks.ids], masks.bounds[some])
     usual = np.array([host[row, :COMMON].max() for row in rows]) > likeliest

@@ -161,7 +161,8 @@ class Session:
             # An output steered too late, a score without a place to redact, or a refusal by the
             # token layer.
             verdict = replace(verdict, action=Action.BLOCK, would=Action.BLOCK)
-        verdict = replace(verdict, message=self.message if verdict.blocked else None)
+        if verdict.blocked:
+            verdict = replace(verdict, message=self.message)
         self._decision = (version, verdict)
         return verdict
 

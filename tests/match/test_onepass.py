@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.match.test_incremental import GLUE, PIECES, POLICY, TEXTS
 
-from prism.match import Matcher, onepass
+from prism.match import Matcher, runs
 from prism.match.encoded import Base64Finder, Finder, HexFinder
 from prism.match.layers import Budget, Layer
 from prism.match.regexes import RegexScanner
@@ -29,8 +29,8 @@ class Layered(Layer):
     def __init__(self, *arguments) -> None:
         super().__init__(*arguments)
         self._finders = {0: Base64Finder(self), 1: HexFinder(self)}
-        for kind in (onepass.BASE64, onepass.HEX):
-            self._state[onepass.SHARED + kind * onepass.RUN] = onepass.ELSEWHERE
+        for kind in (runs.BASE64, runs.HEX):
+            self._state[runs.SHARED + kind * runs.RUN] = runs.ELSEWHERE
         self._regexes = self._patterns.regexes.scanner()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.policies import policy, rule
 
-from prism.steer.batch import Batch
+from prism.steer.batch import Batch, Line
 from prism.steer.guard import TokenGuard
 from prism.types import Action
 
@@ -126,3 +126,37 @@ def test_a_phrase_pushed_past_the_mask_is_refused(guard, vocabulary):
 def test_an_empty_batch_is_nothing(guard):
     masks = Batch(guard).step([], [])
     assert len(masks.ids) == 0
+
+
+def test_a_line_holds_while_the_batch_grows(guard, vocabulary):
+    ids = vocabulary.encode("a zephyr lamp, a zephyr lan")
+    batch, output = Batch(guard), []
+    row, alone = batch.row([]), guard.row([])
+    line = Line([row], [output])
+    masked = 0
+    for token in ids:
+        output.append(token)
+        batch.row([])  # slots double on the way
+        masks = batch.step_line(line)
+        alone.advance(output)
+        assert np.array_equal(masks.row(0), alone.step().banned)
+        masked += len(masks.row(0))
+    assert len(batch) == len(ids) + 1
+    assert masked > 0
+    assert not batch.refusing(line).any()
+    row.refuse()
+    assert batch.refusing(line).tolist() == [True]
+
+
+def test_the_ends_of_outputs(guard):
+    batch = Batch(guard)
+    rows = [batch.row([]) for _ in range(3)]
+    lengths, lasts, before = Line(rows, [[], [7], [1, 2, 3]]).ends()
+    assert lengths.tolist() == [0, 1, 3]
+    assert lasts.tolist() == [-1, 7, 3]
+    assert before.tolist() == [-1, -1, 2]
+    assert [ends.tolist() for ends in Line(rows, [[4, 5]] * 3).ends()] == [
+        [2] * 3,
+        [5] * 3,
+        [4] * 3,
+    ]

@@ -66,6 +66,7 @@ class Finder(ABC):
     """Keeps the runs of one encoding that are alive at the end of what was read."""
 
     via: Disguise
+    _piece: re.Pattern[str]
 
     def __init__(self, layer: Layer, previous: str = " ", *, inside: bool = False) -> None:
         self._layer = layer
@@ -93,6 +94,11 @@ class Finder(ABC):
     def feed(self, text: str, at: int) -> list[Match]:
         """Read more of the layer; ``at`` is the offset of ``text`` in it."""
 
+    def piece(self, text: str, at: int) -> str:
+        """Return what of ``text`` to read from ``at`` on before asking whether a run is alive."""
+        found = self._piece.match(text, at)
+        return text[at : found.end()] if found else text[at:]
+
     def finish(self) -> list[Match]:
         """Read the end of the layer."""
         return self._drop(self._runs)
@@ -118,6 +124,7 @@ class Base64Finder(Finder):
     """Runs of base64 and base64url, also when wrapped over lines."""
 
     via = Disguise.BASE64
+    _piece = re.compile(r"[A-Za-z0-9+/_-]*[^A-Za-z0-9+/_-]*")
 
     def feed(self, text: str, at: int) -> list[Match]:
         """Read more of the layer; ``at`` is the offset of ``text`` in it."""
@@ -185,6 +192,7 @@ class HexFinder(Finder):
     """Pairs of hex digits, together or apart, with or without ``0x``."""
 
     via = Disguise.HEX
+    _piece = re.compile(r"[0-9A-Fa-fxX\s,:;\\-]*[^0-9A-Fa-fxX\s,:;\\-]*")
 
     def feed(self, text: str, at: int) -> list[Match]:
         """Read more of the layer; ``at`` is the offset of ``text`` in it."""

@@ -100,6 +100,9 @@ def _class_table() -> NDArray[np.int32]:
 SIGN_LETTER = _sign_table()
 LETTER_CLASS = _class_table()
 
+# What is done for every character: a call with so many arrays takes longer than what it does.
+_inlined = njit(cache=True, forceinline=True)
+
 
 @njit(cache=True)
 def _verify(entries, entry, ring, view, count, mask):
@@ -191,7 +194,8 @@ def _report(squeezed, entries, head, ring, view, bounded, mask, out, found):
 
 
 @njit(cache=True)
-def _push(head, ring, view, mask, char, at, initial):
+def push(head, ring, view, mask, char, at, initial):
+    """Add a symbol to a view's record."""
     base = 2 + 4 * view
     i = head[base + COUNT] & mask
     gap = head[base + GAP]
@@ -207,10 +211,10 @@ def _push(head, ring, view, mask, char, at, initial):
     head[base + LAST] = char
 
 
-@njit(cache=True)
+@_inlined
 def _plain(plain, head, ring, mask, char, at, out, found):
     base = 2 + 4 * PLAIN
-    _push(head, ring, PLAIN, mask, char, at, 1)
+    push(head, ring, PLAIN, mask, char, at, 1)
     node = advance(plain, np.int32(head[base + NODE]), char)
     head[base + NODE] = node
     pairs = plain[PAIRS]
@@ -263,7 +267,7 @@ def _advance_live(squeezed, ring, view, count, mask, node, symbol):
     return node
 
 
-@njit(cache=True)
+@_inlined
 def _letter(squeezed, entries, head, ring, view, mask, char, at, initial, out, found):
     base = 2 + 4 * view
     last = (head[base + COUNT] - 1) & mask
@@ -276,7 +280,7 @@ def _letter(squeezed, entries, head, ring, view, mask, char, at, initial, out, f
         ring[view, last, END] = at + 1
         head[base + GAP] = GAP_NONE
     else:
-        _push(head, ring, view, mask, char, at, initial)
+        push(head, ring, view, mask, char, at, initial)
         symbol = np.int32(LETTER_CLASS[char] if char < 128 else char)
         node = np.int32(head[base + NODE])
         head[base + NODE] = _advance_live(
@@ -285,7 +289,7 @@ def _letter(squeezed, entries, head, ring, view, mask, char, at, initial, out, f
     return _report(squeezed, entries, head, ring, view, False, mask, out, found)
 
 
-@njit(cache=True)
+@_inlined
 def _fold_one(plain, squeezed, entries, head, ring, mask, kind, char, at, out, found):
     initial = head[PREVIOUS] != _LETTER
     if kind == _LETTER:
@@ -395,5 +399,5 @@ def open_from(plain, squeezed, head, ring):
 def begin(plain, head, ring):
     """Set a zeroed state to the start of a text, which separates words."""
     head[PREVIOUS] = _PUNCT
-    _push(head, ring, PLAIN, ring.shape[1] - 1, np.int32(32), 0, 1)
+    push(head, ring, PLAIN, ring.shape[1] - 1, np.int32(32), 0, 1)
     head[2 + NODE] = advance(plain, np.int32(0), np.int32(32))

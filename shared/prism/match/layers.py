@@ -16,11 +16,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from prism.match import kernel, onepass
+from prism.match import kernel, onepass, runs
 from prism.match.encoded import Base64Finder, Finder, HexFinder
-from prism.match.onepass import BASE64, HEX, RUN, SHARED
 from prism.match.phrases import HITS, PhraseScanner, PhraseSet
 from prism.match.regexes import RegexScanner, RegexSet, plain_characters
+from prism.match.runs import BASE64, HEX, RUN, SHARED
 from prism.text.decode import Decoded, Unescaper
 from prism.text.normalise import code_points, fold_block
 from prism.types import Disguise, Match
@@ -29,6 +29,7 @@ MAX_DEPTH = 3
 WORK_PER_CHARACTER, WORK_FREE = 16, 20_000
 _LONGEST_TAIL = 256
 _TOKEN = 64
+_NOTHING = np.empty(0, np.int32)
 _FINDERS: tuple[type[Finder], ...] = (Base64Finder, HexFinder)
 
 
@@ -38,7 +39,7 @@ class DecodeBudgetError(RuntimeError):
 
 @cache
 def _shared() -> NDArray[np.int32]:
-    fixed = onepass.fixed_tables(plain_characters())
+    fixed = runs.fixed_tables(plain_characters())
     return np.concatenate([fold_block(), fixed])
 
 
@@ -56,17 +57,19 @@ class Patterns:
     const: NDArray[np.int32] = field(init=False, repr=False, compare=False)
     start: NDArray[np.int64] = field(init=False, repr=False, compare=False)
     escapes: bool = field(init=False)  # whether any rule sees through them
+    regexed: bool = field(init=False)  # whether there are regexes
 
     def __post_init__(self) -> None:
         p = self.phrases
         head, ring = p.state()
         start = np.concatenate([np.zeros(onepass.HEAD, np.int64), head, ring.reshape(-1)])
-        start[onepass.PREVIOUS] = ord(" ")
+        start[runs.PREVIOUS] = ord(" ")
         for kind, finder in enumerate(_FINDERS):
             if finder.via not in self.decoders:
-                start[SHARED + kind * RUN + onepass.READER] = onepass.NOWHERE
+                start[SHARED + kind * RUN + runs.READER] = runs.NOWHERE
         escapes = Disguise.ESCAPES in self.decoders
         made = {"shared": _shared(), "const": p.block, "start": start, "escapes": escapes}
+        made["regexed"] = self.regexes.patterns != ()
         for name, value in made.items():
             object.__setattr__(self, name, value)
 
@@ -123,7 +126,7 @@ class Layer:
 
     def _blind(self) -> None:
         for kind in (BASE64, HEX):
-            self._state[SHARED + kind * RUN + onepass.READER] = onepass.NOWHERE
+            self._state[SHARED + kind * RUN + runs.READER] = runs.NOWHERE
         self._finders = {}
 
     def clone(self, budget: Budget, depth: int, via: tuple[str, ...]) -> Layer:
@@ -231,9 +234,9 @@ class Layer:
         cps = code_points(text)
         room = p.phrases.room
         out = np.empty((room if len(text) <= _TOKEN else max(HITS, room), 5), np.int64)
-        idle = self._regexes is None and p.regexes.patterns != ()
+        idle = p.regexed and self._regexes is None
         said, position, found, held, alive = onepass.look(
-            p.shared, p.const, p.regexes.begins, self._state, cps, out, watch, idle
+            p.shared, p.const, p.regexes.begins, self._state, cps, out, watch, p.regexed, idle
         )
         if said == onepass.ESCAPE:
             return None
@@ -250,9 +253,9 @@ class Layer:
             if self._regexes.idle:
                 self._regexes = None
         for kind in (BASE64, HEX):
-            matches += self._encoded(
-                kind, text, start, takes_over=bool(said & onepass.ENCODED << kind)
-            )
+            if said & onepass.ENCODED << kind or kind in self._finders:
+                found_here, alive = self._encoded(kind, text, cps, alive)
+                matches += found_here
         return matches + self._keep(text, alive)
 
     def _phrases_found(
@@ -267,24 +270,45 @@ class Layer:
             self._held = min(self._held, phrases.open_from())
         return self._located(found)
 
-    def _encoded(self, kind: int, text: str, start: int, *, takes_over: bool) -> list[Match]:
-        """Let a finder read on, from where its run begins if it takes over."""
-        state, run = self._state, SHARED + kind * RUN
-        finder = self._finders.get(kind)
-        if takes_over:
-            before, inside = chr(state[run + onepass.BEFORE]), bool(state[run + onepass.INSIDE])
-            finder = self._finders[kind] = _FINDERS[kind](self, before, inside=inside)
-            first = int(state[run + onepass.FIRST])
-            text, start = (self._tail + text)[first - start + len(self._tail) :], first
-        if finder is None:
-            return []
-        matches = finder.feed(text, start)
-        if finder.idle:
-            state[run + onepass.READER] = onepass.HERE
-            state[run + onepass.OPEN] = finder.inside
-            state[run + onepass.ALIVE] = 0
+    def _encoded(
+        self, kind: int, text: str, cps: NDArray[np.int32], alive: int
+    ) -> tuple[list[Match], int]:
+        """Let a finder read the runs that need it, and the compiled pass all that is between them.
+
+        ``text``, which ``cps`` are of, is what was read last. ``alive`` is where the first run that
+        is alive begins; it is returned as it is then, behind the matches.
+        """
+        p, state, run = self._patterns, self._state, SHARED + kind * RUN
+        end, start = self._read, self._read - len(text)
+        source, base = self._tail + text, start - len(self._tail)
+        matches: list[Match] = []
+        at, finder = start, self._finders.get(kind)
+        while True:
+            if finder is None:
+                before, inside = chr(state[run + runs.BEFORE]), bool(state[run + runs.INSIDE])
+                finder = self._finders[kind] = _FINDERS[kind](self, before, inside=inside)
+                at = int(state[run + runs.FIRST])
+            while at < end:
+                piece = finder.piece(source, at - base)
+                matches += finder.feed(piece, at)
+                at += len(piece)
+                if finder.idle and at > start:
+                    break
+            if not finder.idle:
+                return matches, alive
+            state[run + runs.READER] = runs.HERE
+            state[run + runs.OPEN] = finder.inside
+            state[run + runs.ALIVE] = 0
             del self._finders[kind]
-        return matches
+            if at >= end:
+                return matches, alive
+            needed, held, alive = onepass.follow(
+                p.shared, p.const, p.regexes.begins, state, cps, kind, at - start, end, p.regexed
+            )
+            if not needed:
+                self._held = min(self._held, held)
+                return matches, alive
+            finder = None
 
     def _keep(self, text: str, alive: int) -> list[Match]:
         """Keep the text of runs that are alive, should a finder have to take over."""
@@ -294,15 +318,18 @@ class Layer:
         if count > _LONGEST_TAIL:
             for kind in (BASE64, HEX):
                 run = SHARED + kind * RUN
-                if self._state[run + onepass.ALIVE] and not self._state[run + onepass.READER]:
-                    self._state[run + onepass.READER] = onepass.ELSEWHERE
-                    matches += self._encoded(kind, "", self._read, takes_over=True)
+                if self._state[run + runs.ALIVE] and not self._state[run + runs.READER]:
+                    self._state[run + runs.READER] = runs.ELSEWHERE
+                    matches += self._encoded(kind, "", _NOTHING, alive)[0]
             self._tail = ""
         return matches
 
     def finish(self) -> list[Match]:
         """Read the end of the text."""
-        matches = self._located(self._phrases.finish())
+        p = self._patterns
+        out = np.empty((p.phrases.room, 5), np.int64)
+        found = onepass.finish(p.const, self._state, out)
+        matches = self._located(self._phrases.matches(out[:found])) if found else []
         if self._regexes is not None:
             matches += self._located(self._regexes.finish())
         for kind in (BASE64, HEX):

@@ -7,15 +7,45 @@ that something is to be done: a phrase nearly complete, a score too high, a refu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prism.steer import kernel
 from prism.steer.guard import TokenGuard
 from prism.steer.row import TokenRow
 from prism.steer.state import Masks, States
 
 _FIRST = 16
+_NONE = np.zeros(0, np.int64)
+_last, _last_but_one = itemgetter(-1), itemgetter(-2)
+
+
+class Line:
+    """Rows of a batch that step together, and their outputs, which are lists that grow.
+
+    Whoever has the same rows again keeps it, so that nothing is looked up per row and step. It
+    holds until one of the rows is released.
+    """
+
+    __slots__ = ("outputs", "rows", "slots")
+
+    def __init__(self, rows: Sequence[TokenRow], outputs: Sequence[Sequence[int]]) -> None:
+        self.rows = rows
+        self.outputs = outputs
+        self.slots = np.fromiter((row.state.slot for row in rows), np.int64, len(rows))
+
+    def ends(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the outputs' lengths, last ids and last ids but one, -1 where there is none."""
+        outputs, n = self.outputs, len(self.rows)
+        lengths = np.fromiter(map(len, outputs), np.int64, n)
+        if n and lengths.min() > 1:
+            lasts = np.fromiter(map(_last, outputs), np.int64, n)
+            return lengths, lasts, np.fromiter(map(_last_but_one, outputs), np.int64, n)
+        lasts = np.array([o[-1] if o else -1 for o in outputs], np.int64)
+        before = np.array([o[-2] if len(o) > 1 else -1 for o in outputs], np.int64)
+        return lengths, lasts, before
 
 
 class Batch:
@@ -47,47 +77,59 @@ class Batch:
 
         Rows that refuse have no mask: ``TokenRow.step`` has their forced token.
         """
-        states, n = self._states, len(rows)
-        slots = np.fromiter((row.state.slot for row in rows), np.int64, n)
-        lengths = np.fromiter(map(len, outputs), np.int64, n)
-        tokens = np.fromiter((o[-1] if o else -1 for o in outputs), np.int64, n)
-        before = np.fromiter((o[-2] if len(o) > 1 else -1 for o in outputs), np.int64, n)
-        usual = (lengths == states.counts[slots] + 1) & (before == states.lasts[slots])
-        usual &= ~states.refusing[slots]
-        usual &= (tokens >= 0) & (tokens < self.guard.vocabulary.size)
-        for i in np.flatnonzero(~usual).tolist():
-            rows[i].advance(outputs[i])
+        return self.step_line(Line(rows, outputs))
+
+    def step_line(self, line: Line) -> Masks:
+        """Do the same for rows that stay together."""
+        states, slots, rows = self._states, line.slots, line.rows
+        lengths, tokens, before = line.ends()
+        usual = np.empty(len(slots), np.bool_)
+        count = kernel.usual_rows(
+            slots, lengths, tokens, before, self.guard.vocabulary.size,
+            states.counts, states.lasts, states.refusing, usual,
+        )  # fmt: skip
+        which = None if count == len(slots) else np.flatnonzero(usual)
+        if which is not None:
+            for i in np.flatnonzero(~usual).tolist():
+                rows[i].advance(line.outputs[i])
         try:
-            self._read(rows, outputs, slots, tokens, lengths, np.flatnonzero(usual))
+            self._read(line, tokens, lengths, which)
         except BaseException:
             for row in rows:
                 row.state.restart()  # who had been read is not known: all are read anew
             raise
         return self._mask(slots)
 
+    def refusing(self, line: Line) -> NDArray[np.bool_]:
+        """Return which rows refuse, ``[rows]``."""
+        found: NDArray[np.bool_] = self._states.refusing[line.slots]
+        return found
+
     def _read(
         self,
-        rows: Sequence[TokenRow],
-        outputs: Sequence[Sequence[int]],
-        slots: NDArray[np.int64],
+        line: Line,
         tokens: NDArray[np.int64],
         lengths: NDArray[np.int64],
-        usual: NDArray[np.int64],
+        which: NDArray[np.int64] | None,
     ) -> None:
-        """Read one more token into each of the rows ``usual``."""
-        states, at = self._states, slots[usual]
-        hits = states.feed(self.guard.vocabulary, at, tokens[usual])
-        states.counts[at] = states.lengths[at] = lengths[usual]
-        states.lasts[at] = tokens[usual]
-        for i in usual[hits].tolist():
-            rows[i].refuse()
-        for i in usual[states.circles_due(at)].tolist():
-            rows[i].stop_circles(outputs[i])
+        """Read one more token into each of the rows ``which``, all where it is ``None``."""
+        states, at = self._states, line.slots
+        if which is not None:
+            at, tokens, lengths = at[which], tokens[which], lengths[which]
+        hits = states.feed(self.guard.vocabulary, at, tokens)
+        turned = states.note(at, tokens, lengths)
+        stopped = np.flatnonzero(hits)
+        for i in (stopped if which is None else which[stopped]).tolist():
+            line.rows[i].refuse()
+        due = np.flatnonzero(states.circles_due(at)) if turned else _NONE
+        for i in (due if which is None else which[due]).tolist():
+            line.rows[i].stop_circles(line.outputs[i])
 
     def _mask(self, slots: NDArray[np.int64]) -> Masks:
-        live = ~self._states.refusing[slots]
-        if live.all():
+        refusing = self._states.refusing[slots]
+        if not refusing.any():
             return self.guard.banned(self._states, slots)
+        live = ~refusing
         some = self.guard.banned(self._states, slots[live])
         sizes = np.zeros(len(slots), np.int64)
         sizes[live] = np.diff(some.bounds)

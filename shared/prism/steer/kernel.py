@@ -71,9 +71,15 @@ def _decode(byte, utf8, points, count):
 @njit(cache=True)
 def feed_bytes(table, plain, squeezed, entries, head, ring, utf8, data, out):
     """Read bytes; return how many hits they made (rows in ``out`` are overwritten)."""
+    points = np.zeros(2, np.int64)
+    return _read(table, plain, squeezed, entries, head, ring, utf8, data, out, points)
+
+
+@njit(cache=True)
+def _read(table, plain, squeezed, entries, head, ring, utf8, data, out, points):
+    """Do the same with ``points``, int64 ``[2]``, to write to."""
     hits = 0
     mask = ring.shape[1] - 1
-    points = np.zeros(2, np.int64)
     for byte in data:
         for i in range(_decode(byte, utf8, points, 0)):
             point = np.int32(points[i])
@@ -142,6 +148,38 @@ def _unsafe(table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, o
 
 
 @njit(cache=True)
+def usual_rows(slots, lengths, tokens, before, size, counts, lasts, refusing, usual):
+    """Find the rows whose outputs have one more token than was read; return how many they are.
+
+    ``usual`` bool ``[rows]`` is filled. The token must be one of ``size``, and the one before it
+    the last one known; rows that refuse are read no more.
+    """
+    found = 0
+    for i in range(len(slots)):
+        k = slots[i]
+        usual[i] = (
+            lengths[i] == counts[k] + 1
+            and before[i] == lasts[k]
+            and not refusing[k]
+            and 0 <= tokens[i] < size
+        )
+        found += usual[i]
+    return found
+
+
+@njit(cache=True)
+def note_rows(slots, tokens, lengths, counts, known, lasts, turned):
+    """Note what was read into ``slots``; return whether one's course was changed by a mask."""
+    changed = False
+    for i in range(len(slots)):
+        k = slots[i]
+        counts[k] = known[k] = lengths[i]
+        lasts[k] = tokens[i]
+        changed |= turned[k] >= 0
+    return changed
+
+
+@njit(cache=True)
 def feed_rows(
     table, plain, squeezed, entries, heads, rings, utf8s, slots, tokens, data, offsets, out, hits
 ):
@@ -149,11 +187,12 @@ def feed_rows(
 
     ``hits`` uint8 ``[len(slots)]`` says where that made a hit.
     """
+    points = np.zeros(2, np.int64)
     for i in range(len(slots)):
         k = slots[i]
         piece = data[offsets[tokens[i]] : offsets[tokens[i] + 1]]
-        found = feed_bytes(
-            table, plain, squeezed, entries, heads[k], rings[k], utf8s[k], piece, out
+        found = _read(
+            table, plain, squeezed, entries, heads[k], rings[k], utf8s[k], piece, out, points
         )
         hits[i] = found > 0
 

@@ -82,6 +82,18 @@ class States:
         if self.scores is not None:
             self.scores.begin(slot)
 
+    def note(
+        self, slots: NDArray[np.int64], tokens: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> bool:
+        """Note that ``tokens`` were read, the outputs being ``lengths`` long, ``[rows]``.
+
+        Return whether a mask has changed the course of any row.
+        """
+        noted = kernel.note_rows(
+            slots, tokens, lengths, self.counts, self.lengths, self.lasts, self.turned
+        )
+        return bool(noted)
+
     def circles_due(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of ``slots`` are to be looked at for circles now, ``[rows]``."""
         turned = self.turned[slots]

@@ -347,3 +347,65 @@ def test_rows_are_masked_together_as_alone(guards):
             alone.advance(output)
             alone.apply(expected.numpy()[i])
         assert torch.equal(logits, expected)
+
+
+def test_rows_that_stay_together_go_on_as_alone(guards):
+    """Refusals begin and are thrown away, requests swap, leave and come, step after step."""
+    from vllm_prism.v1 import Rows
+
+    rng = np.random.default_rng(5)
+    refused = thrown = 0
+    for _ in range(12):
+        together, alone = Rows(guards), [Rows(guards) for _ in range(5)]
+        outputs = [[] for _ in alone]
+        added = [(i, params(), [6], output) for i, output in enumerate(outputs)]
+        together.update(update(added=added))
+        for rows, one in zip(alone, added, strict=True):
+            rows.update(update(added=[(0, *one[1:])]))
+        for _ in range(12):
+            logits = torch.from_numpy(rng.normal(size=(5, SIZE)).astype(np.float32))
+            expected = logits.clone()
+            together.apply(logits)
+            for i, rows in enumerate(alone):
+                rows.apply(expected[i : i + 1])
+            assert torch.equal(logits, expected)
+            for row, output in zip(logits.numpy(), outputs, strict=True):
+                ends = np.isfinite(row).sum() == 1
+                refused += ends
+                if rng.random() < 0.8:
+                    output.append(int(row.argmax()))
+                else:
+                    thrown += ends
+            if rng.random() < 0.2:
+                together.update(update(moved=[(0, 3, "swap")]))
+                alone[0], alone[3] = alone[3], alone[0]
+                outputs[0], outputs[3] = outputs[3], outputs[0]
+            elif rng.random() < 0.2:
+                outputs[2] = []
+                together.update(update(removed=[2], added=[(2, params(), [6], outputs[2])]))
+                alone[2] = Rows(guards)
+                alone[2].update(update(added=[(0, params(), [6], outputs[2])]))
+    assert refused > thrown > 0
+
+
+def test_a_request_that_failed_leaves_the_others_together(rows, monkeypatch):
+    from prism.steer.batch import Line
+
+    class Broken(list):
+        def __len__(self):
+            raise RuntimeError("broken")
+
+    lines = []
+    made = Line.__init__
+    monkeypatch.setattr(
+        Line, "__init__", lambda line, *of: (lines.append(len(of[0])), made(line, *of))[1]
+    )
+    output = []
+    added = [(0, params(), [6], Broken()), (1, params(), [6], output), (2, params(), [6], [])]
+    rows.update(update(added=added))
+    for _ in range(3):
+        assert step(rows, 6, 3)[0] == {EOS}
+        output.append(6)
+    assert lines == [3, 2]  # found anew once, without it
+    output.append(2)  # " copper"
+    assert 1 not in step(rows, 6, 3)[1]

@@ -16,6 +16,7 @@ from prism.steer.watermark import (
     demanded,
     detect,
     key_for,
+    sampler,
 )
 from prism.steer.watermark.detector import gamma_survival
 
@@ -102,6 +103,46 @@ def test_cuts_are_those_of_the_request():
     assert possible(min_p=0.3) == {0, 1}
     assert possible(min_p=1.0) == {0}
     assert {0, 1, 2, 3} <= possible()
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 8.0, 40.0])
+@pytest.mark.parametrize("steps", [0, 4, 1000])
+def test_the_likeliest_are_found_in_one_pass_as_among_all(spread, steps, monkeypatch):
+    """``steps``: of how many values per unit the logits are; with few of them many are equal."""
+    rng = np.random.default_rng(round(spread) + steps)
+    direct = []
+    for n in range(60):
+        logits = rng.normal(0, spread, int(rng.integers(1, 3000))).astype(np.float32)
+        logits = np.round(logits * steps) / steps if steps else logits
+        logits = np.sort(logits) if n % 5 == 1 else logits.astype(np.float32)
+        odd = [-np.inf] * 40 + [np.nan] if n % 3 == 0 else []
+        for value in odd[: len(logits)]:
+            logits[rng.integers(len(logits))] = value
+        sampling = Sampling(
+            temperature=float(rng.choice([0.3, 1.0, 2.5])),
+            top_k=int(rng.choice([1, 2, 40, 700])),
+            top_p=float(rng.choice([0.5, 0.95, 1.0])),
+            min_p=float(rng.choice([0.0, 0.05])),
+            repeat_penalty=float(rng.choice([1.0, 1.2])),
+        )
+        output = rng.integers(0, len(logits), 5).tolist()
+        picked = Watermark(WatermarkKey(n), sampling).pick(logits, output)
+        direct.append(sampler._most_likely(logits, 30.0, sampling.top_k) is not None)
+        with monkeypatch.context() as patch:
+            patch.setattr(sampler, "_most_likely", lambda *_: None)
+            assert Watermark(WatermarkKey(n), sampling).pick(logits, output) == picked
+    assert any(direct) or not spread
+
+
+def test_what_is_found_in_one_pass_is_the_likeliest():
+    logits = logits_at(3)
+    ids, values = sampler._most_likely(logits, 30.0, 40)
+    assert ids.tolist() == np.argsort(-logits)[:40].tolist()
+    assert values.tolist() == np.sort(logits)[::-1][:40].tolist()
+    assert sampler._most_likely(logits, 30.0, 0) is None
+    logits[np.argsort(-logits)[39:41]] = 3.0
+    few, _ = sampler._most_likely(logits, 0.5, 40)
+    assert few.tolist() == np.flatnonzero(logits >= logits.max() - np.float32(0.5)).tolist()
 
 
 def test_penalties_are_llama_cpps():

@@ -25,6 +25,8 @@ from prism.steer.watermark.philox import absorb, uniforms
 
 _RARE = 30.0
 """Logits so far below the largest are left out: all of a vocabulary's weigh under 1e-7."""
+_BLOCK = 256
+"""Logits that are looked at together."""
 _MOST_NOISE = 20.0
 """The noise lies in [-2.82, 16.64]: a logit further below the largest than this can't win."""
 
@@ -78,7 +80,9 @@ class Watermark:
                 return None
             self._seen.add(context)
             self._at = len(output)
-        ids, values = _candidates(self._penalised(logits, output), self._margin())
+        logits = self._penalised(logits, output)
+        found = _most_likely(logits, self._margin(), self._sampling.top_k)
+        ids, values = found or _candidates(logits, self._margin())
         if not len(ids):
             return None
         ids, values = self._cut(ids, values)
@@ -125,6 +129,70 @@ class Watermark:
             likely = values >= values.max() + np.log(min(s.min_p, 1.0))
             ids, values = ids[likely], values[likely]
         return ids, values
+
+
+@njit(cache=True)
+def _sink(ids, values, size):
+    """Move a heap's first entry, the least, down to where it belongs."""
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            return
+        if child + 1 < size and values[child + 1] < values[child]:
+            child += 1
+        if not values[child] < values[at]:
+            return
+        ids[child], ids[at] = ids[at], ids[child]
+        values[child], values[at] = values[at], values[child]
+        at = child
+
+
+@njit(cache=True)
+def _top(logits, ids, values):
+    """Write the largest logits and their ids, in any order: a heap, the least one first.
+
+    What isn't there, for want of logits that are numbers, is -inf.
+    """
+    ids[:] = -1
+    values[:] = -np.inf
+    size, n = len(ids), len(logits)
+    for begin in range(0, n, _BLOCK):
+        end = min(begin + _BLOCK, n)
+        least = values[0]
+        # Nearly all blocks have nothing, and this loop is one that is vectorised.
+        some = False
+        for value in logits[begin:end]:
+            some |= value > least
+        if not some:
+            continue
+        for i in range(begin, end):
+            if logits[i] > values[0]:
+                ids[0], values[0] = i, logits[i]
+                _sink(ids, values, size)
+
+
+def _most_likely(
+    logits: NDArray[np.float32], margin: float, top_k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """Return the ``top_k`` likeliest of ``_candidates`` without listing those, or ``None``.
+
+    ``None`` where there is no limit, and where equal logits leave open which are meant.
+    """
+    if not 0 < top_k < len(logits):
+        return None
+    ids, values = np.empty(top_k + 1, np.int64), np.empty(top_k + 1, np.float32)
+    _top(logits, ids, values)
+    largest = values.max()
+    near = (values >= largest - np.float32(margin)) & (values > -np.inf)
+    order = np.argsort(ids)
+    if near.all():
+        order = np.argsort(-values)
+        if not (values[order][1:] < values[order][:-1]).all():
+            return None
+        order = order[:top_k]
+    order = order[near[order]]
+    return ids[order], values[order].astype(np.float64)
 
 
 @njit(cache=True)
