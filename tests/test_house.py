@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tests.conftest import VLLM
 
+from prism.jit import ROOMS
+
 ROOT = Path(__file__).parents[1]
 ENGINES = {"vllm", "llama_cpp", "torch", "transformers", "vllm_prism", "llamacpp_prism"}
 SOURCES = sorted(
@@ -52,6 +54,15 @@ def test_what_every_process_of_vllm_loads_leaves_numba_out() -> None:
     code = "import sys, vllm_prism.checks; print('llvmlite' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_kernels_are_where_their_cache_looks_for_changes() -> None:
+    for path in SOURCES:
+        if path.is_relative_to(ROOT / "shared" / "prism") and path.name != "jit.py":
+            modules = set(imported(path))
+            assert not any(module.split(".")[0] == "numba" for module in modules), name(path)
+            if "prism.jit" in modules:
+                assert path.relative_to(ROOT / "shared" / "prism").parts[0] in ROOMS, name(path)
 
 
 def test_nothing_loads_pickles() -> None:

@@ -15,9 +15,9 @@ the same order. ``training/`` reads texts with these very functions.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prism.jit import njit
 from prism.text.normalise import code_points, fold_block
 
 BITS = 18

@@ -27,8 +27,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from prism.jit import njit
 
 Block = NDArray[np.int32]
 # Header: numbers of nodes and patterns; where pairs (word, link), paths and their depths begin;

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from prism.jit import njit
 
 # An entry's flags: the disguises that it sees through, and whether it begins and ends with words.
 SPACING, LEET, REPEATS, BOUNDED = 1, 2, 4, 8

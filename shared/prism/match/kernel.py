@@ -22,9 +22,9 @@ symbols of each view, ``R`` a power of two above the longest pattern.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prism.jit import njit
 from prism.match.automaton import (
     ENDS,
     FREE,

@@ -17,8 +17,8 @@ State of one layer, one int64 array: ``SHARED`` fields, ``RUN`` fields for each 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from prism.jit import njit
 from prism.match import kernel, skim
 from prism.match.runs import (
     ALIVE,

@@ -13,9 +13,9 @@ for each of base64 and hex.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prism.jit import njit
 from prism.text.decode import MIN_DECODED, base64_value
 
 BASE64, HEX = 0, 1

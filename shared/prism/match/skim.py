@@ -13,8 +13,8 @@ readers leave the same state there but for symbols that no hit can reach any mor
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from prism.jit import njit
 from prism.match import kernel
 from prism.match.automaton import (
     BRANCH,

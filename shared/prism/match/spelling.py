@@ -11,9 +11,9 @@ ones become one pattern. Nothing here is kept but what ``prism.match.phrases`` p
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prism.jit import njit
 from prism.match.entries import (
     BOUNDED,
     LETTERS,

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prism.jit import njit
 from prism.match import automaton as ac
 from prism.match import kernel as match_kernel
 from prism.match.entries import unpack_entries

@@ -19,9 +19,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prism.jit import njit
 from prism.match import automaton as ac
 from prism.match.entries import BOUNDED, BOUNDS, FLAGS, OF_PATTERN, TEXT
 from prism.steer.lookup import Lookup

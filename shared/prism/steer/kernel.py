@@ -10,8 +10,8 @@ byte-level vocabularies and byte fallback are read like any other spelling.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from prism.jit import njit
 from prism.match import automaton as ac
 from prism.match import kernel as match_kernel
 from prism.match.kernel import (

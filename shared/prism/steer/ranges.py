@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prism.jit import njit
 from prism.match import automaton as ac
 from prism.match.phrases import Phrase, spellings
 from prism.policy.compiled import CompiledPolicy
@@ -246,7 +246,7 @@ class _Builder:
                 yield low, high, pattern.blocking
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _walk(
     block: Any,
     begin: Any,

@@ -11,10 +11,10 @@ those of the decoded text, and the sums those of a ``SketchStream`` that reads i
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from prism.classify import features
 from prism.classify.cascade import OVERLAP, SEGMENT
+from prism.jit import njit
 
 STRIDE = 32
 """Code points between places where the score is looked at: about 8 tokens."""

@@ -12,8 +12,9 @@ detector. All arithmetic is on 32-bit words kept in uint64.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from prism.jit import njit
 
 Words = NDArray[np.uint64]
 

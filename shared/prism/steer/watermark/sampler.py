@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prism.jit import njit
 from prism.steer.watermark.key import WatermarkKey
 from prism.steer.watermark.philox import absorb, uniforms
 
