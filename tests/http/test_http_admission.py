@@ -301,6 +301,30 @@ async def test_a_blocked_request_is_told_of_a_hang_up_and_then_cancelled(made: A
     assert engine.told.is_set()
 
 
+async def test_whoever_has_the_answer_finds_it_in_the_figures(made: Any) -> None:
+    """The engine may take a while to stop, and the request lasts until it has."""
+
+    async def deaf(send: Send) -> None:
+        await anyio.sleep(60)
+
+    engine = Engine(act=deaf)
+    app = await made(engine)
+    line = 'prism_requests_total{family="chat",outcome="blocked_prompt"}'
+    seen: list[tuple[float, bool]] = []
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: Message) -> None:
+            seen.append((counted(app, line), bool(engine.ended)))
+            await send(message)
+
+        await app(scope, receive, told)
+
+    assert said(await ask(watched, BAD)) == (MESSAGE, "content_filter")
+    assert seen
+    assert set(seen) == {(1, False)}
+    assert counted(app, 'prism_requests_total{family="chat"') == 1
+
+
 async def test_an_error_of_the_engine_waits_for_the_verdict(made: Any, gate: Gate) -> None:
     error = {"error": {"message": "too many tokens", "type": "x", "param": None, "code": None}}
     engine = Engine([json.dumps(error).encode()], "application/json", 400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
@@ -228,3 +229,25 @@ def test_control_tokens_add_no_text_to_an_output(vocabulary):
     ids = vocabulary.encode("the zephyr")
     split.advance([ids[0], *vocabulary.eos_ids, *ids[1:]])
     assert np.array_equal(plain.step().banned, split.step().banned)
+
+
+def test_a_guard_outlives_the_model_whose_tokenizer_encoded_its_refusal(vocabulary):
+    """Guards are kept for good and shared; an engine may unload the model that came first."""
+    loaded = True
+
+    def encode(text):
+        if not loaded:
+            raise RuntimeError("the model was unloaded")
+        return vocabulary.encode(text)
+
+    first = copy.copy(vocabulary)
+    first.encode = encode
+    guard = TokenGuard(POLICY, first)
+    loaded = False
+    row = guard.row(vocabulary.encode("zephyr lantern"))
+    assert row.refusing
+    assert row.step().forced == vocabulary.encode(REFUSAL)[0]
+    late = guard.row([])
+    late.advance(vocabulary.encode("a lamp"))
+    late.refuse()
+    assert late.step().forced == vocabulary.encode(f"\n\n{REFUSAL}")[0]

@@ -83,6 +83,7 @@ class _Request:
     judge: Judge
     probe: Probe | None
     _recorded: bool = field(default=False)
+    _noted: bool = field(default=False)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, ours: Send) -> None:
         """Answer it, whichever way."""
@@ -98,7 +99,6 @@ class _Request:
                     raise admission.error
                 if admission.refused:
                     await self._refuse(ours)
-                    self._note("blocked_prompt")
                     return
         exchange = Exchange(
             server.app if probe is None else probe.inner,
@@ -186,20 +186,23 @@ class _Request:
 
     async def _record(self, event: str, outcome: str) -> None:
         """Put a decision on record. Raises :class:`HttpError` where it can't be, and must be."""
-        if self.probe is not None or self.server.books.log is None:
-            return
-        self._recorded = event != "admitted"
-        receipt = self._receipt(refused=event == "refused")
-        books, judge = self.server.books, self.judge
-        await books.write(
-            event,
-            self.family.name,
-            self._outcome(outcome),
-            self.session,
-            receipt,
-            prompt=self.call.messages,
-            answers=judge.fingerprints(),
-        )
+        if self.probe is None and self.server.books.log is not None:
+            self._recorded = event != "admitted"
+            receipt = self._receipt(refused=event == "refused")
+            books, judge = self.server.books, self.judge
+            await books.write(
+                event,
+                self.family.name,
+                self._outcome(outcome),
+                self.session,
+                receipt,
+                prompt=self.call.messages,
+                answers=judge.fingerprints(),
+            )
+        if event in ("refused", "answered"):
+            # Before the client hears of it: whoever has its answer finds it in the figures, though
+            # the engine may take a while to stop.
+            self._note(self._outcome(outcome))
 
     async def _record_late(self, outcome: str) -> None:
         """Record an answer that broke off before its end was on record."""
@@ -211,8 +214,10 @@ class _Request:
             return
 
     def _note(self, outcome: str) -> None:
-        if self.probe is not None:
+        """Count the request, once."""
+        if self.probe is not None or self._noted:
             return
+        self._noted = True
         metrics = self.server.metrics
         metrics.request(self.family.name, outcome)
         metrics.decision(self.session.decision)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from threading import Lock
 from typing import ClassVar
 
@@ -56,6 +55,11 @@ class TokenGuard:
             rule.id for rule in policy.rules_for(Stage.OUTPUT) if rule.action is Action.BLOCK
         }
         self.partial = vocabulary.partial
+        # Now, not in a request: guards outlive the model whose tokenizer encodes these.
+        self._refusals = {
+            text: (vocabulary.encode(text), vocabulary.encode(f"\n\n{text}"))
+            for text in policy.messages.values()
+        }
         self._load()
 
     @classmethod
@@ -91,18 +95,9 @@ class TokenGuard:
                 return True
         return state.copy().end()
 
-    @cached_property
-    def bare_refusal(self) -> dict[str | None, list[int]]:
-        """Refusals already encoded, by locale; filled as they are used."""
-        return {}
-
     def refusal(self, locale: str | None, *, inside: bool) -> list[int]:
         """Return the token ids of the refusal; ``inside`` an answer it begins a new paragraph."""
-        text = self.policy.message(locale)
-        key = f"{locale}\0{inside}"
-        if key not in self.bare_refusal:
-            self.bare_refusal[key] = self.vocabulary.encode(f"\n\n{text}" if inside else text)
-        return self.bare_refusal[key]
+        return self._refusals[self.policy.message(locale)][inside]
 
     @property
     def completions(self) -> tuple[NDArray[np.int32], ...]:

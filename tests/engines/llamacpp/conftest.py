@@ -170,7 +170,8 @@ def _serving(
             with contextlib.suppress(httpx.TransportError):
                 health = httpx.get(f"{url}/prism/health", timeout=60)
                 if health.status_code == 200 or (
-                    not healthy and health.json()["status"] == "failed"
+                    # The first round is through: every layer was tried.
+                    not healthy and health.json()["checked_s_ago"] is not None
                 ):
                     break
             if process.poll() is not None or time.monotonic() > until:
