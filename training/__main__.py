@@ -1,8 +1,10 @@
 """``python -m training --data ../data``: from data sets to the weights that the package ships.
 
 ``--work`` keeps rows, checkpoints and the report. Steps can be run alone: ``rows``, ``sketch``,
-``encoder`` (hours on two cores, minutes on many), ``ship`` (export, combine, calibrate, write
-``shared/prism/classify/data``) and ``report``.
+``encoder`` and ``polish`` (its two stages, hours on two cores, minutes on many), ``ship`` (export,
+combine, calibrate, write ``shared/prism/classify/data``) and ``report``. ``--quick`` goes through
+all of them with a few rows in a few minutes, into a folder of its own: it shows that everything
+runs, and its weights are good for nothing.
 """
 
 from __future__ import annotations
@@ -24,19 +26,26 @@ SHIPPED = Path(__file__).parent.parent / "shared" / "prism" / "classify" / "data
 STEPS = ("rows", "sketch", "encoder", "polish", "ship", "report")
 BATCHES = 4267
 """Batches that the shipped encoder was trained for."""
-SECOND = 500
+SECOND = 600
 """Batches of the second stage."""
 VOCABULARY = 6000
 """Rows that carry the teacher's vocabulary."""
+QUICK_ROWS, QUICK_BATCHES = 4, 2
+"""Of a quick run: rows of each source, split and label, and batches of each stage."""
 
 
-def make_rows(data: Path, work: Path) -> list[Row]:
-    """Read all sets and written examples, add the teacher's opinions, keep them in ``work``."""
+def make_rows(data: Path, work: Path, most: int | None = None) -> list[Row]:
+    """Read all sets and written examples, add the teacher's opinions, keep them in ``work``.
+
+    ``most``: of each source, split and label no more than so many rows (a quick run).
+    """
     from training.teacher import teach, vocabulary_rows
     from training.written import generate
 
     rows = read_all(data, generate())
-    rows += vocabulary_rows(rows, VOCABULARY)
+    if most is not None:
+        rows = few(rows, most)
+    rows += vocabulary_rows(rows, VOCABULARY if most is None else 5 * most)
     teach(rows)
     with (work / "rows.jsonl").open("w", encoding="utf-8") as handle:
         for row in rows:
@@ -65,21 +74,35 @@ def make_encoder(rows: list[Row], work: Path, batches: int | None) -> None:
 
 
 def polish(rows: list[Row], work: Path, batches: int = SECOND) -> None:
-    """Go on from the encoder in ``work``, more slowly, with the contrast pairs among the rest.
+    """Go on from the encoder in ``work``, narrower and more slowly, with contrast pairs too.
 
     They come last because they are few and their sentences alike: from the start they would be
     learnt by heart. So do the look-alikes of which most rows are kept for measuring.
     """
     from training.encoder import load, save, train
+    from training.narrow import narrow
     from training.teacher import teach
     from training.written import second
 
     pairs = [row for row in second() if split_of(SOURCES["contrast"], row.family) == "train"]
     teach(pairs)
     late = [replace(row, split="train") for row in rows if row.split == "late"]
-    first = load(work / "encoder.first.safetensors")
+    first = narrow(load(work / "encoder.first.safetensors"), rows)
     mixed = [*rows, *pairs * 5, *late * 8]
     save(train(mixed, batches, peak=5e-5, seed=8, start=first), work / "encoder.safetensors")
+
+
+def few(rows: list[Row], most: int) -> list[Row]:
+    """Return at most ``most`` rows of each source, split, stage and label, in their order."""
+    count: dict[object, int] = {}
+    kept: list[Row] = []
+    for row in rows:
+        label = row.labels.get("harm", row.labels.get("tone", row.labels.get("inj")))
+        key = row.source, row.split, row.response is None, label
+        count[key] = count.get(key, 0) + 1
+        if count[key] <= most:
+            kept.append(row)
+    return kept
 
 
 def held_out(rows: list[Row], split: str) -> list[Row]:
@@ -132,36 +155,45 @@ def main() -> None:
     """Run the steps asked for."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with train/*.jsonl.gz")
-    parser.add_argument("--work", type=Path, default=Path("build/training"))
-    parser.add_argument("--to", type=Path, default=SHIPPED, help="where the weights are written")
+    parser.add_argument("--work", type=Path, help="default: build/training")
+    parser.add_argument("--to", type=Path, help="where the weights go; default: into the package")
     parser.add_argument("--steps", nargs="*", choices=STEPS, default=STEPS)
-    parser.add_argument("--batches", type=int, default=BATCHES)
+    parser.add_argument("--batches", type=int, help=f"of the first stage; default: {BATCHES}")
     parser.add_argument("--threads", type=int, default=1, help="torch's; sums differ with them")
+    parser.add_argument("--quick", action="store_true", help="few rows, into build/training-quick")
     options = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    options.work.mkdir(parents=True, exist_ok=True)
+    quick: bool = options.quick
+    work: Path = options.work or Path("build/training-quick" if quick else "build/training")
+    to: Path = options.to or (work / "shipped" if quick else SHIPPED)
+    if quick and to.resolve() == SHIPPED.resolve():
+        parser.error("--quick makes weights that are good for nothing: give --to another folder")
+    batches = options.batches
+    if batches is None:
+        batches = QUICK_BATCHES if quick else BATCHES
+    work.mkdir(parents=True, exist_ok=True)
     if "rows" in options.steps:
         if options.data is None:
             parser.error("--data names the folder of the data sets, as in `make train DATA=...`")
-        rows = make_rows(options.data, options.work)
+        rows = make_rows(options.data, work, QUICK_ROWS if quick else None)
     else:
-        rows = kept_rows(options.work)
+        rows = kept_rows(work)
     if {"encoder", "polish"} & set(options.steps):
         import torch
 
         torch.set_num_threads(options.threads)
     if "sketch" in options.steps:
-        make_sketch(rows, options.work)
+        make_sketch(rows, work)
     if "encoder" in options.steps:
-        make_encoder(rows, options.work, options.batches or None)
+        make_encoder(rows, work, batches or None)
     if "polish" in options.steps:
-        polish(rows, options.work)
+        polish(rows, work, QUICK_BATCHES if quick else SECOND)
     if "ship" in options.steps:
-        ship(rows, options.work, options.to)
+        ship(rows, work, to)
     if "report" in options.steps:
         from training.report import report
 
-        report(rows, options.to, options.work)
+        report(rows, to, work)
 
 
 if __name__ == "__main__":

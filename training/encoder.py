@@ -68,8 +68,17 @@ class Encoder(nn.Module):  # type: ignore[misc]
         self.head = nn.Parameter(torch.randn(columns, 2 * WIDTH, generator=generator) * 0.02)
         self.bias = nn.Parameter(torch.full((columns,), -2.0))
 
-    def forward(self, ids: Tensor, types: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return logits, float32 ``[b, columns]``, of int64 ``ids`` and ``types`` ``[b, s]``."""
+    def forward(
+        self,
+        ids: Tensor,
+        types: Tensor,
+        dtype: torch.dtype = torch.float32,
+        hidden: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Return logits, float32 ``[b, columns]``, of int64 ``ids`` and ``types`` ``[b, s]``.
+
+        ``hidden`` is given each layer's feed-forward activations, ``[b, tokens, neurons]``.
+        """
         w = {k.replace("/", "."): v.to(dtype) for k, v in self.body.items()}
         batch, length = ids.shape
 
@@ -99,6 +108,8 @@ class Encoder(nn.Module):  # type: ignore[misc]
             )
             x = norm(x + a, at + "attention.output.LayerNorm")
             h = F.gelu(linear(x, at + "intermediate.dense"), approximate="tanh")
+            if hidden is not None:
+                hidden.append(h)
             x = norm(x + linear(h, at + "output.dense"), at + "output.LayerNorm")
         pooled = torch.cat([x.mean(1), x.amax(1)], -1).float()
         pooled = F.dropout(pooled, DROPPED, self.training)
@@ -248,11 +259,13 @@ def save(model: Encoder, path: Path) -> None:
 
 
 def load(path: Path) -> Encoder:
-    """Read what ``save`` wrote."""
+    """Read what ``save`` wrote; feed-forward parts may be narrower than the pretrained ones."""
     model = Encoder()
     state = load_file(path)
+    for name in model.body:
+        model.body[name] = nn.Parameter(state["body." + name.replace("/", ".")])
     with torch.no_grad():
-        for name, value in model.state_dict().items():
-            value.copy_(state[name.replace("/", ".")])
+        model.head.copy_(state["head"])
+        model.bias.copy_(state["bias"])
     model.eval()
     return model

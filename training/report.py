@@ -33,6 +33,8 @@ from training.targets import Floats, mix
 PER_SOURCE, PER_EVERYDAY, PER_ALIKE = 80, 240, 500
 """Rows of a source that are measured; thresholds need more of everyday traffic."""
 RATES = (0.005, 0.01, 0.02)
+RESAMPLED = 1000
+"""Times that rows are drawn anew for an interval."""
 KEPT = 0.99
 """Share of the encoder's own recall that the cascade has to keep."""
 
@@ -142,9 +144,28 @@ def plain(rows: Sequence[Row], quick: Floats, full: Floats) -> dict[str, Any]:
         for name, at in groups.items():
             if at.any():
                 shares = [round(float((scores[at] >= to).mean()), 3) for to in (bar, 0.5)]
-                entry[name] = {"rows": int(at.sum()), "above": shares[0], "above_half": shares[1]}
+                entry[name] = {
+                    "rows": int(at.sum()),
+                    "above": shares[0],
+                    "interval": _interval(scores[calm], scores[at]),
+                    "above_half": shares[1],
+                }
         out[tier] = entry
     return out
+
+
+def _interval(calm: Floats, others: Floats, seed: int = 0) -> list[float]:
+    """Return the 95 % bootstrap interval of the share of ``others`` above 1 % of ``calm``.
+
+    Both are drawn anew each time: what 1 % of the instructions reach is uncertain too.
+    """
+    rng = np.random.default_rng(seed)
+    zeros = np.zeros(len(calm), np.float32)
+    shares = []
+    for _ in range(RESAMPLED):
+        bar = threshold_at(rng.choice(calm, len(calm)), zeros, 0.01)
+        shares.append(float((rng.choice(others, len(others)) >= bar).mean()))
+    return [round(float(share), 3) for share in np.quantile(shares, (0.025, 0.975))]
 
 
 def _by_category(rows: Sequence[Row], quick: Floats, full: Floats) -> dict[str, Any]:
@@ -271,17 +292,18 @@ def _plain_lines(plain: dict[str, Any]) -> list[str]:
         "",
         f"1 % of {one['instructions']} everyday instructions score {one['threshold']} or more with "
         f"the encoder, {two['threshold']} with the sketch. Shares of other prompts above that, and "
-        "above 0.5:",
+        "above 0.5 (in brackets 95 % bootstrap intervals, instructions drawn anew too):",
         "",
-        "| | rows | encoder | above 0.5 | sketch | above 0.5 |",
-        "|-|-|-|-|-|-|",
+        "| | rows | encoder | | above 0.5 | sketch | above 0.5 |",
+        "|-|-|-|-|-|-|-|",
     ]
     for name in ("all dangerous", *DANGER, ALIKE):
         if name in one:
             a, b = one[name], two[name]
+            low, high = a["interval"]
             lines.append(
-                f"| {name} | {a['rows']} | {a['above']} | {a['above_half']} | {b['above']} | "
-                f"{b['above_half']} |"
+                f"| {name} | {a['rows']} | {a['above']} | [{low}, {high}] | {a['above_half']} | "
+                f"{b['above']} | {b['above_half']} |"
             )
     return [*lines, ""]
 

@@ -35,7 +35,6 @@ class Source:
 
 
 NOTHING: Labels = dict.fromkeys(("harm", *HAZARDS, "tone", "intent"), 0.0)
-_REQUEST = dict.fromkeys(("iwp", "ipv", "spc", "cse"), 0.0)
 # Comments on the web ask for none of these.
 _COMMENT = dict.fromkeys(("ncr", "cse", "spc", "prv", "ipv", "iwp", "cyb", "fra", "ele"), 0.0) | {
     "ssh": 0.02, "src": 0.02, "sxc": 0.08, "vcr": 0.05, "dfm": 0.03, "dis": 0.03,

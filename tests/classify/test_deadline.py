@@ -28,7 +28,7 @@ class Gate:
 
     def __call__(self):
         self.begun.release()
-        self.open.wait(30)
+        self.open.wait(60)
         return "done"
 
 
@@ -72,7 +72,7 @@ def test_the_answer_and_the_error_come_back():
 def test_work_is_done_in_as_many_threads_as_there_is_work():
     pool = ModelPool(3, 10)
     barrier = threading.Barrier(3)
-    threads = [beside(lambda: pool.run(lambda: barrier.wait(10), 20)) for _ in range(3)]
+    threads = [beside(lambda: pool.run(lambda: barrier.wait(60), 60)) for _ in range(3)]
     for thread, _ in threads:
         thread.join()
     assert sorted(outcome[0] for _, outcome in threads) == [0, 1, 2]
@@ -95,7 +95,7 @@ def test_a_late_answer_is_none(gate):
 def test_a_full_room_turns_away_and_comes_free_again(gate):
     pool = ModelPool(1, 1)
     first, one = beside(lambda: pool.run(gate, 20))
-    assert gate.begun.acquire(timeout=10)
+    assert gate.begun.acquire(timeout=60)
     second, two = beside(lambda: pool.run(lambda: "second", 20))
     while pool.inside < 2:
         time.sleep(0.001)
@@ -144,11 +144,11 @@ def test_a_model_that_is_late_has_failed(gate, tier, stage, on_tier_failure):
 def test_a_prompt_is_turned_away_where_an_answer_waits(gate):
     made = models(
         encoder=FakeEncoder(during=gate),
-        limits=ModelLimits(workers=1, waiting=0, deadline_ms=20_000),
+        limits=ModelLimits(workers=1, waiting=0, deadline_ms=60_000),
     )
     moderator = Moderator(policy(HARM, tiers=("sketch", "encoder")), made)
     first, one = beside(lambda: moderator.check_prompt("[s5]"))
-    assert gate.begun.acquire(timeout=10)
+    assert gate.begun.acquire(timeout=60)
     with pytest.raises(Busy):
         moderator.check_prompt("[s5]")
     assert not moderator.check_prompt("a mild text").blocked  # the sketch settles it

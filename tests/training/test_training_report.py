@@ -32,9 +32,12 @@ def test_danger_and_look_alikes_are_counted_above_what_one_instruction_in_a_hund
 
     assert found["instructions"] == 100
     assert found["threshold"] == pytest.approx(0.098, abs=1e-4)
-    assert found["all dangerous"] == {"rows": 3, "above": 0.667, "above_half": 0.333}
-    assert found[DANGER[0]] == {"rows": 2, "above": 0.5, "above_half": 0.5}
-    assert found[ALIKE] == {"rows": 2, "above": 1.0, "above_half": 0.5}
+    for group, shares in (
+        ("all dangerous", (3, 0.667, [0.0, 1.0], 0.333)),
+        (DANGER[0], (2, 0.5, [0.0, 1.0], 0.5)),
+        (ALIKE, (2, 1.0, [1.0, 1.0], 0.5)),
+    ):
+        assert tuple(found[group].values()) == shares
 
 
 def test_without_everyday_instructions_there_is_nothing_to_compare_with() -> None:
