@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from prism.steer.batch import Batch, Line
 from prism.steer.guard import TokenGuard
-from prism.steer.row import COMMON, Step, TokenRow, any_left
-from prism.steer.state import Masks
+from prism.steer.row import Step, TokenRow, any_left
+from vllm_prism import edits
 from vllm_prism.guards import Guards
 
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ class Row:
         logits[self._guards.eos] = 0.0
 
     @property
+    def forced(self) -> int:
+        """The one token that a row that refuses may output next."""
+        assert self.row is not None
+        forced = self.row.step().forced
+        return self._guards.eos if self._structured or forced is None else forced
+
+    @property
     def begun(self) -> bool:
         """Whether a refusal began because of what was likely."""
         return self._refused_at is not None
@@ -108,7 +115,7 @@ class Row:
         step = row.step()
         if step.forced is None and not len(step.banned):
             return
-        host = logits.cpu()  # itself, on the CPU
+        host = logits.float().cpu()  # itself, where it is of that kind and there
         if self._structured:
             self._mask(step, host.numpy())
         else:
@@ -160,9 +167,14 @@ class Group:
         if self._line is None or any(row.thrown_away for row in self._begun):
             self._line = self._join()
         masks = self._batch.step_line(self._line)
-        wanted = (np.diff(masks.bounds) > 0) & ~_masked(logits, self._places, masks)
-        wanted |= self._batch.refusing(self._line)
-        for i in np.flatnonzero(wanted).tolist():
+        refusing = self._batch.refusing(self._line)
+        done = edits.mask(logits, self._places, masks)
+        forced = np.flatnonzero(refusing)
+        if len(forced):
+            tokens = np.array([self._together[i][1].forced for i in forced.tolist()], np.int64)
+            edits.force(logits, self._places[forced], tokens)
+        # Those that want what is banned.
+        for i in np.flatnonzero(~(done | refusing)).tolist():
             index, row = self._together[i]
             row.steer(logits[index], masks.row(i))
             if row.begun:
@@ -230,25 +242,3 @@ class Rows:
         row = self._rows.pop(index, None)
         if row is not None:
             row.leave()
-
-
-def _masked(logits: torch.Tensor, places: NDArray[np.int64], masks: Masks) -> NDArray[np.bool_]:
-    """Mask, in one write, the rows in which some common token is likelier than any banned one.
-
-    Nothing else is to be done for those, which are nearly all. Return which rows were done; none on
-    a device, where each is copied to the host.
-    """
-    done = np.zeros(len(places), np.bool_)
-    sizes = np.diff(masks.bounds)
-    some = np.flatnonzero(sizes)
-    if logits.device.type != "cpu" or not len(some):
-        return done
-    host = logits.numpy()
-    rows = places[some]
-    where = np.repeat(rows, sizes[some])
-    likeliest = np.maximum.reduceat(host[where, masks.ids], masks.bounds[some])
-    usual = np.array([host[row, :COMMON].max() for row in rows]) > likeliest
-    write = np.repeat(usual, sizes[some])
-    host[where[write], masks.ids[write]] = -np.inf
-    done[some] = usual
-    return done

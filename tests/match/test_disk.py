@@ -138,8 +138,7 @@ def test_whatever_is_different_makes_another_file(place, change):
     PhraseSet.compile(PHRASES)
     other = {"rule": "s", "text": "velvet", "boundary": Boundary.NONE,
              "disguises": frozenset({Disguise.LEET}), "held": False}[change]  # fmt: skip
-    terms = {name: getattr(PHRASES[0], name) for name in Phrase.__slots__} | {change: other}
-    PhraseSet.compile([Phrase(**terms), *PHRASES[1:]])
+    PhraseSet.compile([PHRASES[0]._replace(**{change: other}), *PHRASES[1:]])
     assert len(list(place.iterdir())) == 2
 
 

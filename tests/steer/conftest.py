@@ -4,6 +4,7 @@ fallback."""
 from __future__ import annotations
 
 import pytest
+from tests.bytelevel import Wrapped, byte_level
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from prism.steer.vocabulary import Vocabulary
@@ -13,20 +14,6 @@ CORPUS = [
     "zephyrs blow; lanterns glow. Zephyr LANTERN! cooks took good books", "über straße привет мир",
     "I can't help with that.", "ze ph yr lan ter n z3phyr b00k 0123456789 @$!|+",
 ] * 20  # fmt: skip
-
-
-def byte_level() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=700,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    return tokenizer
 
 
 def byte_fallback() -> Tokenizer:
@@ -43,22 +30,10 @@ def byte_fallback() -> Tokenizer:
     return tokenizer
 
 
-class Wrapped:
-    """The few attributes of a transformers tokenizer that a vocabulary is read from."""
-
-    def __init__(self, backend: Tokenizer, eos: str, special: list[str]) -> None:
-        self.backend_tokenizer = backend
-        self.eos_token_id = backend.token_to_id(eos)
-        self.all_special_ids = [backend.token_to_id(token) for token in special]
-
-    def __len__(self) -> int:
-        return self.backend_tokenizer.get_vocab_size()
-
-
 @pytest.fixture(scope="session", params=["byte-level", "byte-fallback"])
 def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
     if request.param == "byte-level":
-        return Vocabulary.from_tokenizer(Wrapped(byte_level(), "<|endoftext|>", ["<|endoftext|>"]))
+        return Vocabulary.from_tokenizer(Wrapped(byte_level(CORPUS, 700), "<|endoftext|>"))
     backend = byte_fallback()
     # Byte tokens are text, though the trainer lists them as special.
     wrapped = Wrapped(backend, "<eos>", ["<unk>", "<eos>"])

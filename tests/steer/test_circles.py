@@ -93,6 +93,27 @@ def test_a_model_is_stopped_that_a_mask_set_on_its_course_once(vocabulary):
     assert TOKENS <= len(ids) <= TOKENS + 2 * LOOK + len(start) + len(again)
 
 
+def test_after_going_back_circles_are_still_found(vocabulary):
+    row, again = TokenGuard(POLICY, vocabulary).row([]), vocabulary.encode(", zephyr")
+    ids = vocabulary.encode("the zephyr")
+    row.advance(ids)
+    logits = np.zeros(vocabulary.size, np.float32)
+    logits[row.step().banned] = 9.0
+    assert row.apply(logits)
+    row.advance([*ids, *again, *again])
+    row.rewind([*ids, *again])
+    fresh = TokenGuard(POLICY, vocabulary).row([])
+    fresh.advance([*ids, *again])
+    assert np.array_equal(row.step().banned, fresh.step().banned)
+    ids += again
+    while len(ids) < 200 and not row.refusing:
+        ids.append(again[(len(ids) - len(again)) % len(again)])
+        row.advance(ids)
+        fresh.advance(ids)
+    assert row.refusing
+    assert not fresh.refusing  # no mask ever changed its course
+
+
 def test_a_model_that_repeats_itself_by_itself_goes_on(vocabulary):
     text = greedy(TokenGuard(POLICY, vocabulary), vocabulary.encode(" the lamp"), 200)
     assert text.count("lamp") > TIMES * 4

@@ -11,8 +11,8 @@ from tests.match.test_phrases import made_up
 from tests.policies import policy, rule
 
 from prism.match import automaton as ac
-from prism.match import disk, kernel, phrases
-from prism.match.phrases import PhraseSet
+from prism.match import disk, kernel, phrases, stages
+from prism.match.phrases import Phrase, PhraseSet
 from prism.moderator import Moderator
 from prism.steer import guard as guards
 from prism.steer import vocabulary as vocabularies
@@ -20,7 +20,7 @@ from prism.steer.batch import Batch
 from prism.steer.completions import FAIL_LINK, HIGH, LOW, START, spread
 from prism.steer.guard import TokenGuard
 from prism.steer.vocabulary import Vocabulary
-from prism.types import Action, Boundary, Stage
+from prism.types import Action, Boundary, Disguise, Stage
 
 MANY = [phrase.text for phrase in made_up(20_000)]
 
@@ -40,7 +40,14 @@ def kept(tmp_path, monkeypatch):
     for module in (guards, phrases, vocabularies):
         monkeypatch.setattr(module, "WORTH_KEEPING", 1)
     monkeypatch.setattr(PhraseSet, "_shared", type(PhraseSet._shared)())
+    monkeypatch.setattr(stages, "_every", type(stages._every)())
     return tmp_path
+
+
+def forget():
+    """Forget what was compiled, as a new process would have."""
+    PhraseSet._shared.clear()
+    stages._every.clear()
 
 
 def again(vocabulary):
@@ -101,7 +108,7 @@ def test_a_guard_from_files_masks_as_the_one_that_left_them(vocabulary, kept):
     names = {path.name.split("-")[0] for path in kept.iterdir()}
     assert names == {"phrases", "vocabulary", "completions"}
     stamps = {path: path.stat().st_ino for path in kept.iterdir()}
-    PhraseSet._shared.clear()
+    forget()
     second = TokenGuard(big(), again(vocabulary))
     assert {path: path.stat().st_ino for path in kept.iterdir()} == stamps
     assert second.output is not first.output
@@ -120,14 +127,14 @@ def test_a_guard_from_files_masks_as_the_one_that_left_them(vocabulary, kept):
 
 
 def test_a_damaged_file_of_any_kind_is_made_anew(vocabulary, kept):
-    first = TokenGuard(big(200), again(vocabulary))
+    first = TokenGuard(big(200), again(vocabulary)).completions
     for path in kept.iterdir():
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 0x55
         path.write_bytes(data)
-    PhraseSet._shared.clear()
+    forget()
     second = TokenGuard(big(200), again(vocabulary))
-    for one, other in zip(first.completions, second.completions, strict=True):
+    for one, other in zip(first, second.completions, strict=True):
         assert np.array_equal(one, other)
 
 
@@ -138,8 +145,8 @@ def test_stages_with_the_same_phrases_share_them(vocabulary):
 
 def test_ranges_are_those_of_every_split(vocabulary):
     """In the plain view, where keys are the tokens' own text: found by looking at all of them."""
-    compiled = PhraseSet.compile(guards._phrases(big(30), Stage.OUTPUT, Action.STEER))
     guard = TokenGuard(big(30), vocabulary)
+    compiled = guard.output
     whole, _ = vocabulary.lookups[0]
     block = spread(guard._completions[0], vocabulary.words[0], compiled.plain)
     n = int(compiled.plain[ac.NODES])
@@ -183,3 +190,98 @@ def test_tokens_that_are_no_characters_alone_are_known(vocabulary):
     more = Vocabulary(raw, [0], vocabulary.encode)
     assert more.partial.tolist() == [i for i, data in enumerate(raw) if not whole(data)]
     assert len(more.words) == kernel.VIEWS
+
+
+def staged(count=30):
+    """Return a policy whose stages differ by a rule each, both with the same long list."""
+    return policy(
+        rule("many", MANY[:count]),
+        rule("asked", ["velvet cartographer"], stages=frozenset({Stage.PROMPT})),
+        rule("said", ["zephyr lantern"], stages=frozenset({Stage.OUTPUT})),
+        rule("noted", ["quiet harbour"], action=Action.FLAG),
+        rule("loose", ["krzq"], boundary=Boundary.NONE, action=Action.STEER),
+    )
+
+
+@pytest.fixture
+def sharing(monkeypatch):
+    """Share even a short list."""
+    monkeypatch.setattr(stages, "WORTH_SHARING", 1)
+    monkeypatch.setattr(stages, "_every", type(stages._every)())
+    monkeypatch.setattr(PhraseSet, "_shared", type(PhraseSet._shared)())
+
+
+def test_stages_that_differ_share_one_block(vocabulary, sharing):
+    guard = TokenGuard(staged(), vocabulary)
+    text = [stages.phrases_of(staged(), stage) for stage in Stage]
+    assert len({id(each.block) for each in (guard.output, guard.prompt, *text)}) == 1
+    assert set(guard.output.rules) == {"many", "said", "loose"}
+    assert set(guard.prompt.rules) == {"many", "asked"}
+    assert len({each.digest for each in (guard.output, guard.prompt, *text)}) == 4
+    assert guard.output is TokenGuard(staged(), vocabulary).output
+
+
+def test_a_shared_set_masks_and_blocks_as_one_of_its_own(vocabulary, sharing, monkeypatch):
+    shared = TokenGuard(staged(), vocabulary)
+    monkeypatch.setattr(stages, "WORTH_SHARING", 10**9)
+    alone = TokenGuard(staged(), vocabulary)
+    assert len(alone.output.block) < len(shared.output.block)
+    assert np.array_equal(shared.always, alone.always)
+    assert np.array_equal(shared.at_word_start, alone.at_word_start)
+    said = [*MANY[:30], "velvet cartographer", "zephyr lantern", "quiet harbour", "a krzq"]
+    said += [" ".join(text) for text in said]
+    banned = blocked = 0
+    for text in said:
+        ids = vocabulary.encode(f"the {text}")
+        assert shared.blocks_prompt(ids) == alone.blocks_prompt(ids)
+        blocked += shared.blocks_prompt(ids)
+        rows = [guard.row([]) for guard in (shared, alone)]
+        for end in range(len(ids) + 1):
+            for row in rows:
+                row.advance(ids[:end])
+            one, other = (row.step() for row in rows)
+            assert rows[0].refusing == rows[1].refusing
+            assert one.forced == other.forced
+            assert np.array_equal(one.banned, other.banned), (text, end)
+            banned += len(one.banned)
+            rules = [row.state.rules_behind(vocabulary, ids[0]) for row in rows]
+            assert rules[0] == rules[1]
+    assert banned > 0
+    assert 0 < blocked < len(said)
+
+
+def test_of_a_shared_set_the_text_layer_reports_its_own_rules(sharing, monkeypatch):
+    text = f"quiet harbour, zephyr lantern {MANY[3]} velvet cartographer. v e l v e t cartographer"
+
+    def found(stage):
+        scanner = stages.phrases_of(staged(), stage).scanner()
+        matches, opened = [], []
+        for piece in [text[i : i + 3] for i in range(0, len(text), 3)]:
+            matches += scanner.feed(piece)
+            opened.append(scanner.open_from())
+        return matches + scanner.finish(), opened
+
+    shared = {stage: found(stage) for stage in Stage}
+    monkeypatch.setattr(stages, "WORTH_SHARING", 10**9)
+    alone = {stage: found(stage) for stage in Stage}
+    for stage in Stage:
+        assert set(shared[stage][0]) == set(alone[stage][0])
+        assert shared[stage][0]
+    assert shared[Stage.OUTPUT][1] == alone[Stage.OUTPUT][1]  # what is held is the output's
+
+
+def test_only_some_rules_of_a_set_count():
+    whole = PhraseSet.compile(
+        [Phrase(name, "zephyr lantern", Boundary.WORD, frozenset(Disguise), True) for name in "ab"]
+    )
+    assert whole.only("ab") is whole
+    one = whole.only("b")
+    assert one.block is whole.block
+    assert one.only("b") is one
+    assert [m.rule for m in whole.scanner().feed("a zephyr lantern.")] == ["a", "b"]
+    assert [m.rule for m in one.scanner().feed("a zephyr lantern.")] == ["b"]
+    assert [m.rule for m in one.scanner().feed("a z-e-p-h-y-r lantern.")] == ["b"]
+    none = whole.only("c")
+    assert none.empty
+    assert not none.scanner().feed("a zephyr lantern, a zeph yr lantern.")
+    assert len({whole.digest, one.digest, none.digest}) == 3

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism.jit import njit
+from prism.match import scratch
 
 Block = NDArray[np.int32]
 # Header: numbers of nodes and patterns; where pairs (word, link), paths and their depths begin;
@@ -281,13 +282,13 @@ def assemble(
     count = len(bounds) - 1
     starts, depths, parents = (np.zeros(count + extra, np.int64) for extra in (1, 0, 0))
     n = int(_trace(symbols, bounds, starts, depths, parents))
-    extra = np.zeros(n, np.int32)
+    extra = scratch.zeros(n, np.int32)
     room = int(_branches(starts, parents, extra))
     records = _HEADER + 2 * n
     paths = records + room
     if paths + 2 * count + 1 > PLACE:
         raise TooManyPhrasesError(f"{count} phrases need {n} nodes: split the policy's list")
-    block = np.zeros(paths + 2 * count + 1, np.int32)
+    block: Block = scratch.zeros(paths + 2 * count + 1, np.int32)
     block[[NODES, PATTERNS, PAIRS, PATHS, DEPTHS]] = n, count, _HEADER, paths, paths + count + 1
     block[paths : paths + count + 1] = starts
     block[paths + count + 1 :] = depths
@@ -295,7 +296,8 @@ def assemble(
     marks = [nothing if marked is None else marked for marked in (held, loose, free)]
     _fill(block, symbols, bounds, starts, depths, parents, extra, *marks, records)
     longest = int((depths + np.diff(starts)).max(initial=0))
-    order, parent_of = np.zeros(n - 1, np.int32), np.zeros(n - 1, np.int32)
+    del extra
+    order, parent_of = scratch.zeros(n - 1, np.int32), scratch.zeros(n - 1, np.int32)
     _by_depth(starts, depths, np.zeros(longest + 2, np.int64), order, parent_of)
     _link(block, order, parent_of, parents)
     _hold(block, starts, parents)

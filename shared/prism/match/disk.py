@@ -102,7 +102,7 @@ def save(kind: str, key: str, meta: Mapping[str, Any], arrays: Mapping[str, NDAr
     for name, array in arrays.items():
         laid[name] = [array.dtype.str, list(array.shape), at]
         at += array.nbytes + -array.nbytes % _ALIGN
-        payload.update(array.tobytes())
+        payload.update(np.ascontiguousarray(array).data)
     header = {
         "kind": kind, "key": key, "order": sys.byteorder, "meta": dict(meta), "arrays": laid,
         "sha256": payload.hexdigest(),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from threading import Lock
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from prism.match.layers import Budget, Layer, Patterns
-from prism.match.phrases import Phrase, PhraseSet
 from prism.match.pii import PiiSet, Wanted
 from prism.match.regexes import Regex, RegexSet
+from prism.match.stages import phrases_of
 from prism.policy.compiled import CompiledPolicy
 from prism.types import Action, Disguise, Match, Mode, Stage
 
@@ -25,21 +25,18 @@ class Matcher:
     _lock = Lock()
 
     def __init__(self, policy: CompiledPolicy, stage: Stage) -> None:
-        phrases: list[Phrase] = []
         regexes: list[Regex] = []
         disguises: dict[str, frozenset[Disguise]] = {}
         for rule in policy.rules_for(stage):
             # Only what is enforced by changing the text is ever held back.
             held = rule.mode is Mode.ENFORCE and rule.action >= Action.REDACT
             disguises[rule.id] = rule.disguises & ENCODINGS
-            for text in rule.phrases:
-                phrases.append(Phrase(rule.id, text, rule.boundary, rule.disguises, held))
             for item in rule.regexes:
                 regexes.append(
                     Regex.compile(rule.id, item.pattern, ignore_case=item.ignore_case, held=held)
                 )
         self.patterns = Patterns(
-            PhraseSet.compile(phrases),
+            phrases_of(policy, stage),
             RegexSet.compile(tuple(regexes)),
             disguises,
             frozenset().union(*disguises.values()),
@@ -115,6 +112,20 @@ class Scanner:
         if self._pii is not None:
             matches = matches + self._pii.feed(text)
         return self._fresh(matches) if matches else matches
+
+    def token(self, data: bytes) -> list[Match] | Literal[True] | None:
+        """Do what ``feed`` does with a few characters of ASCII, sooner, where that can be.
+
+        Returns ``None`` where ``feed`` has to read them: they are unread. ``True``: there are no
+        matches, and an unfinished, enforced match may begin nowhere. Raises what ``feed`` does.
+        """
+        if self._pii is not None:
+            return None
+        matches = self._root.token(data)
+        if matches is None:
+            return None
+        self._read += len(data)
+        return self._fresh(matches) if matches and matches is not True else matches
 
     def finish(self) -> list[Match]:
         """Read the end of the text; return the matches that it makes certain."""

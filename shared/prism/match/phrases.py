@@ -8,18 +8,20 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from string import ascii_lowercase
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prism.match import automaton as ac
-from prism.match import disk, entries, kernel, spelling
+from prism.match import disk, entries, kernel, scratch, spelling
+from prism.match.owners import Owners
 from prism.match.spelling import TRANSFORM_MIN_LETTERS
 from prism.text.normalise import (
     code_points,
@@ -38,7 +40,8 @@ ends, and the view of signs where the separator is a letter too."""
 WORTH_KEEPING = 2_000
 """From so many phrases on, reading the compiled form from a file is quicker than compiling."""
 _MADE_BY = tuple(
-    f"prism.match.{name}" for name in ("automaton", "entries", "kernel", "spelling", "phrases")
+    f"prism.match.{name}"
+    for name in ("automaton", "entries", "kernel", "owners", "spelling", "phrases")
 )
 _WAYS = 3
 _BITS = {
@@ -49,14 +52,9 @@ _BITS = {
 _ASKED = {
     **_BITS, Disguise.ROT13: spelling.TO_ROTATE, Disguise.REVERSED: spelling.TO_REVERSE,
 }  # fmt: skip
-_VIAS: tuple[tuple[str, ...], ...] = (
-    (), (Disguise.ROT13.value,), (Disguise.REVERSED.value,),
-    (Disguise.ROT13.value, Disguise.REVERSED.value),
-)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Phrase:
+class Phrase(NamedTuple):
     """A phrase of a rule. ``held``: whether a match is kept from the client (redact and above)."""
 
     rule: str
@@ -64,10 +62,6 @@ class Phrase:
     boundary: Boundary
     disguises: frozenset[Disguise]
     held: bool
-
-
-Owner = tuple[str, tuple[str, ...]]
-"""A rule's id, and the disguise (ROT13, reversal) the pattern stands for."""
 
 
 @cache
@@ -103,34 +97,6 @@ def spellings(phrase: Phrase) -> Iterable[tuple[str, tuple[str, ...]]]:
                 yield rotated[::-1], (Disguise.ROT13.value, Disguise.REVERSED.value)
 
 
-class Owners(Sequence[list[Owner]]):
-    """Whose each pattern, or each entry, is: numbers, spelled out where one is asked for."""
-
-    def __init__(
-        self, rules: tuple[str, ...], bounds: NDArray[np.int32], codes: NDArray[np.int32]
-    ) -> None:
-        self._rules = rules
-        self._bounds = bounds
-        self._codes = codes
-
-    def __len__(self) -> int:
-        return len(self._bounds) - 1
-
-    def __getitem__(self, index: Any) -> Any:
-        codes = self._codes[self._bounds[index] : self._bounds[index + 1]].tolist()
-        if not codes:
-            raise IndexError(index)
-        return [(self._rules[code >> 2], _VIAS[code & 3]) for code in codes]
-
-    def among(self, rules: Iterable[str]) -> NDArray[np.bool_]:
-        """Return, per pattern or entry, whether one of ``rules`` owns it."""
-        wanted = set(rules)
-        marked = np.array([rule in wanted for rule in self._rules], np.bool_)
-        some = np.concatenate([[0], np.cumsum(marked[self._codes >> 2])])
-        result: NDArray[np.bool_] = some[self._bounds[1:]] > some[self._bounds[:-1]]
-        return result
-
-
 _PARTS = ("plain", "squeezed", "entries", "plain_bounds", "plain_codes", "entry_bounds",
           "entry_codes")  # fmt: skip
 
@@ -139,7 +105,8 @@ class PhraseSet:
     """Compiled phrases, immutable and shared by every stream that uses the policy.
 
     ``block`` is all there is to them: the places of its parts and of its end, the two automata, the
-    entries behind the squeezed one, and the owners of plain patterns and of entries.
+    entries behind the squeezed one, and the owners of plain patterns and of entries. Several sets
+    may have the same block and differ in whose hits count (:meth:`only`).
     """
 
     _shared: ClassVar[WeakValueDictionary[str, PhraseSet]] = WeakValueDictionary()
@@ -160,14 +127,38 @@ class PhraseSet:
             made = cls(phrases)
             if len(phrases) >= WORTH_KEEPING:
                 disk.save("phrases", digest, {"rules": list(made.rules)}, {"block": made.block})
-        else:
+                # From now on as every other process has it: one copy for all, in the file's pages.
+                found = disk.load("phrases", digest)
+                scratch.trim()
+        if found is not None:
             made = cls.__new__(cls)
             made._adopt(tuple(found.meta["rules"]), found.arrays["block"])
         made.digest = digest
         return cls._shared.setdefault(digest, made)
 
+    def only(self, rules: Iterable[str]) -> PhraseSet:
+        """Return the same phrases with those of ``rules`` as the only ones whose hits count.
+
+        What of a stream is held stays as it is.
+        """
+        chosen = frozenset(rules).intersection(self.rules)
+        if chosen.issuperset(self.rules):
+            return self
+        twin = copy(self)
+        twin._whole = self._whole or self  # who asks for the others finds them in this process
+        twin.rules = tuple(rule for rule in self.rules if rule in chosen)
+        if self.digest is not None:
+            terms = json.dumps([self.digest, sorted(chosen)])
+            twin.digest = hashlib.sha256(terms.encode()).hexdigest()
+        twin.plain_owners = self.plain_owners.only(chosen)
+        twin.entry_owners = self.entry_owners.only(chosen)
+        twin.active = _active(twin)
+        twin.empty = not twin.active.any()
+        return twin if twin.digest is None else self._shared.setdefault(twin.digest, twin)
+
     def _adopt(self, rules: tuple[str, ...], block: NDArray[np.int32]) -> None:
         self.digest: str | None = None
+        self._whole: PhraseSet | None = None
         self.rules = rules
         self.block = block
         bounds = block[: len(_PARTS) + 1].tolist()
@@ -180,6 +171,8 @@ class PhraseSet:
         self.entry_owners = Owners(rules, parts["entry_bounds"], parts["entry_codes"])
         longest = max(1, ac.longest(self.plain), ac.longest(self.squeezed))
         self.ring_size = 1 << (longest + 2).bit_length()
+        self.active = _active(self)
+        """Of each plain pattern, then of each entry, whether its hits count; uint8."""
         self.empty = not int(self.plain[ac.PATTERNS])
         # No hit may be dropped for want of room: it could be the one that blocks.
         plain = np.ones(int(self.plain[ac.PATTERNS]), np.int64)
@@ -264,6 +257,13 @@ class PhraseScanner:
         return list(result)
 
 
+def _active(phrases: PhraseSet) -> NDArray[np.uint8]:
+    owners = phrases.plain_owners, phrases.entry_owners
+    active = np.concatenate([each.among(phrases.rules) for each in owners]).view(np.uint8)
+    active.flags.writeable = False
+    return active
+
+
 def _digest(phrases: Sequence[Phrase]) -> str:
     """Return what tells the compiled form of ``phrases`` from any other."""
     made_by = [disk.code_digest(*_MADE_BY), unicodedata.unidata_version, fold_digest()]
@@ -305,7 +305,9 @@ def _compile(phrases: Sequence[Phrase], rules: tuple[str, ...]) -> NDArray[np.in
         plain = other.result()
     parts = [plain[0], *squeezed[:2], *plain[1:], *squeezed[2:]]
     starts = np.cumsum([len(_PARTS) + 1, *map(len, parts)])
-    block: NDArray[np.int32] = np.concatenate([starts.astype(np.int32), *parts])
+    parts.insert(0, starts.astype(np.int32))
+    del made, other, plain, squeezed
+    block: NDArray[np.int32] = scratch.joined(parts)
     block.flags.writeable = False
     return block
 
@@ -346,7 +348,7 @@ def _patterns(
     count = int(spelling.group(keys, bounds, order, groups))
     firsts = order[spelling.runs(groups, count)[:-1]]
     out_bounds = np.zeros(count + 1, np.int64)
-    symbols = np.zeros(int(np.diff(bounds)[firsts].sum()), np.int32)
+    symbols = scratch.zeros(int(np.diff(bounds)[firsts].sum()), np.int32)
     spelling.gather(keys, bounds, firsts, symbols, out_bounds)
     return order, groups, symbols, out_bounds
 
@@ -360,8 +362,9 @@ def _plain(made: _Made) -> list[NDArray[np.int32]]:
             made.symbols, made.ends, _WAYS, made.chosen, made.flags, made.texts, made.vias,
             bounds, keys,
         )  # fmt: skip
-        keys = np.zeros(int(bounds[-1]), np.int32) if not len(keys) else keys
+        keys = scratch.zeros(int(bounds[-1]), np.int32) if not len(keys) else keys
     order, groups, symbols, pattern_bounds = _patterns(keys, bounds)
+    del keys
     held = np.zeros(len(pattern_bounds) - 1, np.bool_)
     held[groups[made.held[made.phrase[order]]]] = True
     owner_bounds = spelling.runs(groups, len(held))
@@ -373,7 +376,7 @@ def _squeezed(made: _Made) -> list[NDArray[np.int32]]:
     count = len(made.chosen)
     whole, letters = np.ones(count, np.bool_), np.zeros(count, np.int64)
     bounds = np.zeros(2 * count + 1, np.int32)
-    texts = np.zeros(2 * int(np.diff(made.ends)[made.chosen].sum()), np.int32)
+    texts = scratch.zeros(2 * int(np.diff(made.ends)[made.chosen].sum()), np.int32)
     size = spelling.squeeze(made.symbols, made.ends, made.chosen, bounds, texts, whole, letters)
     texts = texts[:size].copy()
     # Of each record that sees through a disguise one row, or two where a letter is doubled.
@@ -389,8 +392,9 @@ def _squeezed(made: _Made) -> list[NDArray[np.int32]]:
     keys = np.zeros(0, np.int32)
     for _ in range(2):
         spelling.squeezed_keys(texts, bounds, rows, vias, key_bounds, keys)
-        keys = np.zeros(int(key_bounds[-1]), np.int32) if not len(keys) else keys
+        keys = scratch.zeros(int(key_bounds[-1]), np.int32) if not len(keys) else keys
     order, groups, symbols, pattern_bounds = _patterns(keys, key_bounds)
+    del keys
     owners = made.owners(record)
     told = owners.astype(np.int64) * 2 + made.held[phrase]
     found, firsts, inside = (np.zeros(len(rows), np.int64) for _ in range(3))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from prism.jit import njit
 from prism.match import automaton as ac
+from prism.match import scratch
 from prism.match.entries import BOUNDED, BOUNDS, FLAGS, OF_PATTERN, TEXT
 from prism.steer.lookup import Lookup
 
@@ -39,11 +40,13 @@ KIND_BITS = 2
 
 
 class Patterns(NamedTuple):
-    """An automaton; ``open``: which of its patterns may go on within a word. ``plain``: the view
-    in which a separator is a symbol like any other."""
+    """An automaton; ``open``: which of its patterns may go on within a word; ``wanted``: which
+    are to be completed at all. ``plain``: the view in which a separator is a symbol like any
+    other."""
 
     block: ac.Block
     open: NDArray[np.bool_]  # [p]
+    wanted: NDArray[np.bool_]  # [p]
     plain: bool
 
 
@@ -55,25 +58,27 @@ def compile_block(patterns: Patterns, whole: Lookup, cut: Lookup | None) -> NDAr
     tables = (whole.block, whole.low, whole.exact, words.block, words.low, words.exact)
     room = max(1024, n)
     while True:
-        nodes, codes = np.zeros(room, np.int32), np.zeros(room, np.int32)
+        nodes, codes = scratch.zeros(room, np.int32), scratch.zeros(room, np.int32)
         count = int(_ranges(*patterns, *tables, ac.longest(block), nodes, codes))
         if count <= room:
             break
         room = count
-    start = np.zeros(n + 1, np.int32)
-    listed = np.zeros(count, np.int32)
+    start = scratch.zeros(n + 1, np.int32)
+    listed = scratch.zeros(count, np.int32)
     _by_node(nodes[:count], codes[:count], start, listed)
     del nodes, codes
-    own = np.diff(start) > 0
-    bits = np.zeros(3 * (n // 32 + 1), np.int32)
-    _mark(block, own, np.zeros(n, np.uint8), bits)
+    own = scratch.zeros(n, np.bool_)
+    np.not_equal(start[1:], start[:-1], out=own)
+    bits = scratch.zeros(3 * (n // 32 + 1), np.int32)
+    _mark(block, own, scratch.zeros(n, np.uint8), bits)
     size = int(own.sum())
-    singles, lists = np.zeros(size, np.int32), np.zeros(2 * count, np.int32)
-    slots = 1 << (2 * size + 2).bit_length()
-    used = int(_intern(start, listed, singles, lists, np.full(slots, -1, np.int32)))
+    singles, lists = scratch.zeros(size, np.int32), scratch.zeros(2 * count, np.int32)
+    table = scratch.zeros(1 << (2 * size + 2).bit_length(), np.int32)
+    table[:] = -1
+    used = int(_intern(start, listed, singles, lists, table))
     parts = [bits, singles, lists[:used]]
     header = np.cumsum([_HEADER, *map(len, parts)])[:_HEADER].astype(np.int32)
-    result: NDArray[np.int32] = np.concatenate([header, *parts])
+    result: NDArray[np.int32] = scratch.joined([header, *parts])
     result.flags.writeable = False
     return result
 
@@ -101,16 +106,21 @@ def tokens_block(whole: Lookup, cut: Lookup | None) -> NDArray[np.int32]:
 
 def loose_patterns(entries: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return, per squeezed pattern, whether a phrase behind it may end within a word."""
-    at = entries[entries[OF_PATTERN] : entries[TEXT]]
     flags = entries[entries[FLAGS] : entries[BOUNDS]]
-    loose = np.concatenate([np.zeros(1, np.int64), np.cumsum(flags & BOUNDED == 0)])
-    result: NDArray[np.bool_] = loose[at[1:]] > loose[at[:-1]]
+    return any_behind(entries, flags & BOUNDED == 0)
+
+
+def any_behind(entries: NDArray[np.int32], marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return, per squeezed pattern, whether one of the phrases behind it is ``marked``, ``[e]``."""
+    at = entries[entries[OF_PATTERN] : entries[TEXT]]
+    some = np.concatenate([np.zeros(1, np.int32), np.cumsum(marked, dtype=np.int32)])
+    result: NDArray[np.bool_] = some[at[1:]] > some[at[:-1]]
     return result
 
 
 @njit(cache=True, nogil=True)
 def _ranges(
-    block, loose, plain, whole, whole_low, whole_exact, cut, cut_low, cut_exact, longest,
+    block, loose, wanted, plain, whole, whole_low, whole_exact, cut, cut_low, cut_exact, longest,
     nodes, codes,
 ):  # fmt: skip
     """List, per pattern and split, the range of tokens; return how many there are."""
@@ -122,6 +132,7 @@ def _ranges(
     read_whole = plain or loose.any()
     for p in range(block[ac.PATTERNS]):
         size = block[depths + p] - 1
+        # Also where it isn't wanted: the next pattern may begin with the same symbols.
         for node in range(block[paths + p], block[paths + p + 1]):
             size += 1
             symbol = block[pairs + 2 * node] & ac.SYMBOL
@@ -131,6 +142,8 @@ def _ranges(
             if not plain:
                 cuts[size] = ac.advance(cut, cuts[size - 1], symbol)
         use_cut = not plain and not loose[p]
+        if not wanted[p]:
+            continue
         # What is left behind a split; in the plain view also without its closing separator, for
         # which the text's end may stand.
         for closed in range(2 if plain and symbols[size] == 32 else 1):

@@ -12,24 +12,24 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prism.classify.sketch import Sketch
 from prism.match import automaton as ac
-from prism.match import disk
+from prism.match import disk, scratch
 from prism.match.kernel import NODE, PLAIN, VIEWS
-from prism.match.phrases import Phrase, PhraseSet
+from prism.match.stages import phrases_of
 from prism.policy.compiled import CompiledPolicy
 from prism.steer import kernel
-from prism.steer.completions import Patterns, compile_block, loose_patterns, spread
+from prism.steer.completions import Patterns, any_behind, compile_block, loose_patterns, spread
 from prism.steer.row import TokenRow
 from prism.steer.scores import Scores
 from prism.steer.state import Masks, State, States
 from prism.steer.vocabulary import Vocabulary
-from prism.types import Action, Mode, Stage
+from prism.types import Action, Stage
 
 WORTH_KEEPING = 1 << 18
 """From so many numbers in an automaton on, reading completions is quicker than finding them."""
@@ -49,12 +49,14 @@ class TokenGuard:
         self.policy = policy
         self.vocabulary = vocabulary
         self.scores = Scores.of(policy, vocabulary, sketch)
-        self.output = PhraseSet.compile(_phrases(policy, Stage.OUTPUT, Action.STEER))
-        self.prompt = PhraseSet.compile(_phrases(policy, Stage.PROMPT, Action.BLOCK))
+        self.output = phrases_of(policy, Stage.OUTPUT, Action.STEER)
+        self.prompt = phrases_of(policy, Stage.PROMPT, Action.BLOCK)
         self._stopping = {
             rule.id for rule in policy.rules_for(Stage.OUTPUT) if rule.action is Action.BLOCK
         }
         self.partial = vocabulary.partial
+        self.always: NDArray[np.int64]
+        self.at_word_start: NDArray[np.int64]
         # Now, not in a request: guards outlive the model whose tokenizer encodes these.
         self._refusals = {
             text: (vocabulary.encode(text), vocabulary.encode(f"\n\n{text}"))
@@ -118,23 +120,30 @@ class TokenGuard:
         key = hashlib.sha256(f"{made_by} {phrases.digest} {vocabulary.digest}".encode()).hexdigest()
         large = len(phrases.plain) >= WORTH_KEEPING
         found = disk.load("completions", key) if large else None
+        if found is None:
+            self._completions = self._complete()
+            self._sort_whole_tokens()
+            if large:
+                arrays: dict[str, NDArray[Any]] = {
+                    f"view{view}": block for view, block in enumerate(self._completions)
+                }
+                arrays |= {"always": self.always, "at_word_start": self.at_word_start}
+                disk.save("completions", key, {}, arrays)
+                found = disk.load("completions", key)  # as in ``PhraseSet.compile``
         if found is not None:
             self._completions = tuple(found.arrays[f"view{view}"] for view in range(VIEWS))
             self.always = found.arrays["always"]
             self.at_word_start = found.arrays["at_word_start"]
-            return
-        self._completions = self._complete()
-        self._sort_whole_tokens()
         if large:
-            arrays = {f"view{view}": block for view, block in enumerate(self._completions)}
-            arrays |= {"always": self.always, "at_word_start": self.at_word_start}
-            disk.save("completions", key, {}, arrays)
+            scratch.trim()
 
     def _complete(self) -> tuple[NDArray[np.int32], ...]:
         phrases = self.output
-        plain = np.zeros(int(phrases.plain[ac.PATTERNS]), np.bool_)
-        patterns = Patterns(phrases.plain, plain, True)
-        squeezed = Patterns(phrases.squeezed, loose_patterns(phrases.entries), False)
+        count = int(phrases.plain[ac.PATTERNS])
+        wanted, behind = np.split(phrases.active.view(np.bool_), [count])
+        patterns = Patterns(phrases.plain, np.zeros(count, np.bool_), wanted, True)
+        loose, some = loose_patterns(phrases.entries), any_behind(phrases.entries, behind)
+        squeezed = Patterns(phrases.squeezed, loose, some, False)
         views = zip((patterns, squeezed, squeezed), self.vocabulary.lookups, strict=True)
         with ThreadPoolExecutor() as pool:  # the compiled loops hold no lock
             return tuple(pool.map(lambda view: compile_block(view[0], *view[1]), views))
@@ -167,29 +176,18 @@ class TokenGuard:
 
     def banned(self, states: States, slots: NDArray[np.int64]) -> Masks:
         """Return the tokens that complete a phrase from the states at ``slots``, ``[rows]``."""
-        room = 1 << 12
         bounds = np.zeros(len(slots) + 1, np.int64)
         while True:
-            codes, ids = np.empty(room, np.int64), np.empty(room, np.int64)
+            codes, ids = states.found
             needed = kernel.mask_rows(
                 *states.tables, *self._completions, *self.vocabulary.words, *states.arrays, slots,
                 self.vocabulary.data, self.vocabulary.offsets, self.partial, self.at_word_start,
-                states.out, codes, ids, bounds,
+                self.always, states.out, codes, ids, bounds,
             )  # fmt: skip
             if not needed:
-                found = Masks(ids[: bounds[-1]], bounds)
-                return found.with_each(self.always) if len(self.always) else found
-            room = 2 * int(needed)
+                return Masks(ids[: bounds[-1]].copy(), bounds)
+            states.found = np.empty((2, 2 * int(needed)), np.int64)
 
     def stops(self, rule_ids: set[str]) -> bool:
         """Return whether one of the rules blocks (rather than steers)."""
         return bool(rule_ids & self._stopping)
-
-
-def _phrases(policy: CompiledPolicy, stage: Stage, least: Action) -> list[Phrase]:
-    return [
-        Phrase(rule.id, text, rule.boundary, rule.disguises, True)
-        for rule in policy.rules_for(stage)
-        if rule.mode is Mode.ENFORCE and rule.action >= least
-        for text in rule.phrases
-    ]

@@ -18,11 +18,9 @@ from prism.match.kernel import (
     COUNT,
     GAPS,
     INITIAL,
-    LETTER_CLASS,
     NODE,
     PLAIN,
     PREVIOUS,
-    SIGN_LETTER,
     SIGNS,
     VIEWS,
 )
@@ -31,13 +29,13 @@ from prism.steer.completions import codes_at, has_any, range_of
 # utf8 state: continuation bytes still due, the code point so far, the least it may be
 DUE, POINT, LEAST = 0, 1, 2
 UTF8 = 3
-_BAD = 0xFFFD
+BAD = 0xFFFD
 _feed = match_kernel.feed_one
 _finish = match_kernel.finish
 
 
 @njit(cache=True)
-def _decode(byte, utf8, points, count):
+def decode(byte, utf8, points, count):
     """Read one byte; append the characters that it completes; return how many there are now."""
     b = np.int64(byte)
     if utf8[DUE] > 0 and b & 0xC0 == 0x80:
@@ -47,11 +45,11 @@ def _decode(byte, utf8, points, count):
             return count
         b = utf8[POINT]
         if b < utf8[LEAST] or b > 0x10FFFF or 0xD800 <= b <= 0xDFFF:
-            b = np.int64(_BAD)
+            b = np.int64(BAD)
     else:
         if utf8[DUE] > 0:
             utf8[DUE] = 0
-            points[count] = _BAD
+            points[count] = BAD
             count += 1
         if b >= 0x80:
             if 0xC2 <= b < 0xE0:
@@ -63,61 +61,75 @@ def _decode(byte, utf8, points, count):
             if 0xF0 <= b < 0xF5:
                 utf8[DUE], utf8[POINT], utf8[LEAST] = 3, b & 0x07, 0x10000
                 return count
-            b = np.int64(_BAD)
+            b = np.int64(BAD)
     points[count] = b
     return count + 1
 
 
 @njit(cache=True)
-def feed_bytes(table, plain, squeezed, entries, head, ring, utf8, data, out):
-    """Read bytes; return how many hits they made (rows in ``out`` are overwritten)."""
-    points = np.zeros(2, np.int64)
-    return _read(table, plain, squeezed, entries, head, ring, utf8, data, out, points)
+def _counting(plain, active, out, found):
+    """Keep those of the first ``found`` rows of ``out`` that count; return how many they are.
+
+    ``active`` uint8: of each plain pattern, then of each entry, whether its hits count.
+    """
+    kept = 0
+    for i in range(found):
+        if active[out[i, 1] + out[i, 0] * plain[ac.PATTERNS]]:
+            if kept < i:
+                out[kept] = out[i]
+            kept += 1
+    return kept
 
 
 @njit(cache=True)
-def _read(table, plain, squeezed, entries, head, ring, utf8, data, out, points):
+def feed_bytes(table, plain, squeezed, entries, active, head, ring, utf8, data, out):
+    """Read bytes; return how many hits they made (rows in ``out`` are overwritten)."""
+    points = np.zeros(2, np.int64)
+    return _read(table, plain, squeezed, entries, active, head, ring, utf8, data, out, points)
+
+
+@njit(cache=True)
+def _read(table, plain, squeezed, entries, active, head, ring, utf8, data, out, points):
     """Do the same with ``points``, int64 ``[2]``, to write to."""
     hits = 0
     mask = ring.shape[1] - 1
     for byte in data:
-        for i in range(_decode(byte, utf8, points, 0)):
+        for i in range(decode(byte, utf8, points, 0)):
             point = np.int32(points[i])
-            hits += _feed(table, plain, squeezed, entries, head, ring, mask, point, out, 0)
+            found = _feed(table, plain, squeezed, entries, head, ring, mask, point, out, 0)
+            if found:
+                hits += _counting(plain, active, out, found)
     return hits
 
 
 @njit(cache=True)
-def feed_tokens(table, plain, squeezed, entries, head, ring, utf8, data, offsets, ids, out):
+def feed_tokens(table, plain, squeezed, entries, active, head, ring, utf8, data, offsets, ids, out):
     """Read tokens; return how many hits they made."""
     hits = 0
     for token in ids:
+        piece = data[offsets[token] : offsets[token + 1]]
         hits += feed_bytes(
-            table,
-            plain,
-            squeezed,
-            entries,
-            head,
-            ring,
-            utf8,
-            data[offsets[token] : offsets[token + 1]],
-            out,
-        )
+            table, plain, squeezed, entries, active, head, ring, utf8, piece, out
+        )  # fmt: skip
     return hits
 
 
 @njit(cache=True)
-def end_hits(table, plain, squeezed, entries, head, ring, utf8, out):
+def end_hits(table, plain, squeezed, entries, active, head, ring, utf8, out):
     """Read the end of the text; return how many hits it makes. The state is spent afterwards."""
     hits = 0
     if utf8[DUE] > 0:
-        mask, bad = ring.shape[1] - 1, np.int32(_BAD)
-        hits += _feed(table, plain, squeezed, entries, head, ring, mask, bad, out, 0)
-    return hits + _finish(plain, squeezed, entries, head, ring, out)
+        mask, bad = ring.shape[1] - 1, np.int32(BAD)
+        found = _feed(table, plain, squeezed, entries, head, ring, mask, bad, out, 0)
+        hits += _counting(plain, active, out, found)
+    found = _finish(plain, squeezed, entries, head, ring, out)
+    return hits + _counting(plain, active, out, found)
 
 
 @njit(cache=True)
-def try_tokens(table, plain, squeezed, entries, head, ring, utf8, data, offsets, ids, out, verdict):
+def try_tokens(
+    table, plain, squeezed, entries, active, head, ring, utf8, data, offsets, ids, out, verdict
+):
     """For each candidate: would the text, ending behind it, hold a blocked phrase?
 
     ``verdict`` uint8 ``[len(ids)]`` is filled. ``head``, ``ring`` and ``utf8`` stay as they are.
@@ -126,15 +138,17 @@ def try_tokens(table, plain, squeezed, entries, head, ring, utf8, data, offsets,
     for i in range(len(ids)):
         token = ids[i]
         piece = data[offsets[token] : offsets[token + 1]]
-        verdict[i] = _unsafe(table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, out)
+        verdict[i] = _unsafe(
+            table, plain, squeezed, entries, active, head, ring, utf8, h, r, u, piece, out
+        )
 
 
 @njit(cache=True)
-def _unsafe(table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, out):
+def _unsafe(table, plain, squeezed, entries, active, head, ring, utf8, h, r, u, piece, out):
     """Try one token on ``h``, ``r`` and ``u``, which equal the state before and afterwards."""
-    hits = feed_bytes(table, plain, squeezed, entries, h, r, u, piece, out)
+    hits = feed_bytes(table, plain, squeezed, entries, active, h, r, u, piece, out)
     if hits == 0:
-        hits = end_hits(table, plain, squeezed, entries, h, r, u, out)
+        hits = end_hits(table, plain, squeezed, entries, active, h, r, u, out)
     # Only the last symbol and those behind it were written to.
     size = ring.shape[1]
     for view in range(VIEWS):
@@ -181,8 +195,9 @@ def note_rows(slots, tokens, lengths, counts, known, lasts, turned):
 
 @njit(cache=True)
 def feed_rows(
-    table, plain, squeezed, entries, heads, rings, utf8s, slots, tokens, data, offsets, out, hits
-):
+    table, plain, squeezed, entries, active, heads, rings, utf8s, slots, tokens, data, offsets, out,
+    hits,
+):  # fmt: skip
     """Read one token per row: ``tokens[i]`` into the state at ``slots[i]``.
 
     ``hits`` uint8 ``[len(slots)]`` says where that made a hit.
@@ -192,8 +207,9 @@ def feed_rows(
         k = slots[i]
         piece = data[offsets[tokens[i]] : offsets[tokens[i] + 1]]
         found = _read(
-            table, plain, squeezed, entries, heads[k], rings[k], utf8s[k], piece, out, points
-        )
+            table, plain, squeezed, entries, active, heads[k], rings[k], utf8s[k], piece, out,
+            points,
+        )  # fmt: skip
         hits[i] = found > 0
 
 
@@ -245,16 +261,18 @@ def _collect_views(
 
 @njit(cache=True)
 def mask_rows(
-    table, plain, squeezed, entries, of_plain, of_gaps, of_signs, plain_words, gap_words,
-    sign_words, heads, rings, utf8s, slots, data, offsets, partial, at_start, out, codes, ids,
-    bounds,
+    table, plain, squeezed, entries, active, of_plain, of_gaps, of_signs, plain_words, gap_words,
+    sign_words, heads, rings, utf8s, slots, data, offsets, partial, at_start, always, out, codes,
+    ids, bounds,
 ):  # fmt: skip
     """List the tokens that complete a phrase, for the states at ``slots``, each row's ascending.
 
-    ``of_*`` are the views' completions, ``*_words`` the tokens they stand for. Row ``i`` gets
+    ``of_*`` are the views' completions, ``*_words`` the tokens they stand for; ``at_start`` hold a
+    phrase where a word may begin, ``always`` anywhere. Row ``i`` gets
     ``ids[bounds[i]:bounds[i + 1]]``. Returns 0, or how much room is needed where ``codes`` and
     ``ids`` (equally long) are too small; nothing has changed then. A token of the plain view's
-    ranges completes a phrase for certain; whatever else is likely is tried. All phrases are held.
+    ranges completes a phrase for certain; whatever else is likely is tried. Phrases that count are
+    held.
     """
     mask, space = rings.shape[2] - 1, np.int32(32)
     h, r, u = heads[0].copy(), np.zeros_like(rings[0]), utf8s[0].copy()
@@ -269,6 +287,7 @@ def mask_rows(
         )  # fmt: skip
         if head[PREVIOUS] != 0:
             found = _collect_all(at_start, whole, codes, found)
+        found = _collect_all(always, True, codes, found)
         if found == 0 and whole:
             continue
         copied = not whole
@@ -306,7 +325,7 @@ def mask_rows(
                     copied = True
                 piece = data[offsets[token] : offsets[token + 1]]
                 if not _unsafe(
-                    table, plain, squeezed, entries, head, ring, utf8, h, r, u, piece, out
+                    table, plain, squeezed, entries, active, head, ring, utf8, h, r, u, piece, out
                 ):
                     continue
             ids[count] = token
@@ -343,103 +362,3 @@ def may_hold(block, words, begin, closing, verdict):
                 at = ac.advance(block, at, np.int32(32))
                 if block[block[ac.PAIRS] + 2 * at] & ends:
                     verdict[node] |= 2
-
-
-@njit(cache=True)
-def broken_tokens(data, offsets, broken):
-    """Mark the tokens that aren't whole characters alone: their bytes are not UTF-8."""
-    utf8 = np.zeros(UTF8, np.int64)
-    points = np.zeros(2, np.int64)
-    for token in range(len(offsets) - 1):
-        utf8[:] = 0
-        count = 0
-        for i in range(offsets[token], offsets[token + 1]):
-            # U+FFFD itself, spelled properly, has three bytes and leaves nothing due.
-            count = _decode(data[i], utf8, points, 0)
-            proper = utf8[POINT] == _BAD and data[i] == 0xBD and count == 1
-            for k in range(count):
-                if points[k] == _BAD and not proper:
-                    broken[token] = True
-            if utf8[DUE] == 0:
-                utf8[POINT] = 0
-        if utf8[DUE] > 0:
-            broken[token] = True
-
-
-@njit(cache=True)
-def token_keys(table, data, offsets, view, alone, symbols, bounds, ends, end_bounds):
-    """Write what each token adds to a view: symbols int32, ``bounds`` int64 ``[tokens + 1]``.
-
-    ``ends`` gets, per token, how many of its symbols are there where a word ends, the token's own
-    end included. ``alone`` says whether a gap is before tokens that begin without one: a letter
-    that stands alone is lengthened over gaps ("b o o k"), another isn't. ``symbols`` and ``ends``
-    must hold 20 per byte. Bytes that are no characters alone separate words.
-    """
-    size, stops = 0, 0
-    bounds[0] = 0
-    end_bounds[0] = 0
-    utf8 = np.zeros(UTF8, np.int64)
-    points = np.zeros(4096, np.int64)
-    state = np.zeros(3, np.int64)  # last letter, whether it stands alone, whether a gap is open
-    for token in range(len(offsets) - 1):
-        count = 0
-        utf8[:] = 0
-        for i in range(offsets[token], offsets[token + 1]):
-            count = _decode(data[i], utf8, points, count)
-        if utf8[DUE] > 0:
-            points[count] = _BAD
-            count += 1
-        start = size
-        state[0], state[1], state[2] = -1, 0, alone
-        for i in range(count):
-            cp = points[i]
-            value = table[table[1] + table[table[0] + (cp >> 8)] * 256 + (cp & 255)]
-            if value == -1:
-                size, stops = _key(view, 0, cp, state, symbols, start, size, ends, stops)
-            elif value == -2:
-                size, stops = _key(view, 2, cp, state, symbols, start, size, ends, stops)
-            elif value >> 24 == 4:
-                at = table[2] + (value & 0xFFFFFF)
-                for k in range(table[at]):
-                    code = table[at + 1 + k]
-                    kind, char = code >> 24, np.int64(code & 0xFFFFFF)
-                    size, stops = _key(view, kind, char, state, symbols, start, size, ends, stops)
-            elif value >> 24 != 3:
-                kind, char = value >> 24, np.int64(value & 0xFFFFFF)
-                size, stops = _key(view, kind, char, state, symbols, start, size, ends, stops)
-        if size > start and state[2] == 0:
-            ends[stops] = size - start
-            stops += 1
-        bounds[token + 1] = size
-        end_bounds[token + 1] = stops
-    return size
-
-
-@njit(cache=True)
-def _key(view, kind, char, state, symbols, start, size, ends, stops):
-    """Append one folded character to a token's key, as the view's own step does."""
-    if view == PLAIN:
-        if kind == 0:
-            symbols[size] = char
-        elif size > start and symbols[size - 1] == 32:
-            return size, stops
-        else:
-            symbols[size] = 32
-        return size + 1, stops
-    if kind != 0:
-        if size > start and state[2] == 0:
-            ends[stops] = size - start
-            stops += 1
-        if not (view == SIGNS and char < 128 and SIGN_LETTER[char] != 0):
-            state[2] = 1
-            return size, stops
-    if char == state[0] and (state[2] == 0 or state[1] != 0):
-        if state[2] == 0:
-            state[1] = 0
-        state[2] = 0
-        return size, stops
-    state[0] = char
-    state[1] = state[2]
-    state[2] = 0
-    symbols[size] = LETTER_CLASS[char] if char < 128 else char
-    return size + 1, stops

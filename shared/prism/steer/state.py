@@ -20,6 +20,8 @@ from prism.steer.scores import Scores, ScoreStates
 from prism.steer.vocabulary import Vocabulary
 
 _HITS = 64
+_ROOM = 1 << 10
+"""Banned tokens that there is room for at first; room grows with what is found."""
 
 
 class Masks(NamedTuple):
@@ -32,12 +34,6 @@ class Masks(NamedTuple):
         """Return row ``i``'s."""
         return self.ids[self.bounds[i] : self.bounds[i + 1]]
 
-    def with_each(self, ids: NDArray[np.int64]) -> Masks:
-        """Return the masks with ``ids``, ascending, in every row."""
-        rows = [np.union1d(self.row(i), ids) for i in range(len(self.bounds) - 1)]
-        sizes = np.array([0, *map(len, rows)], np.int64)
-        return Masks(np.concatenate(rows) if rows else self.ids, np.cumsum(sizes))
-
 
 class States:
     """Slots for rows under one set of phrases, and under ``scores`` where those are watched."""
@@ -45,7 +41,9 @@ class States:
     def __init__(self, phrases: PhraseSet, slots: int = 1, scores: Scores | None = None) -> None:
         self.phrases = phrases
         self.scores = None if scores is None else ScoreStates(scores, slots)
-        self.tables = (phrases.table, phrases.plain, phrases.squeezed, phrases.entries)
+        self.tables = (
+            phrases.table, phrases.plain, phrases.squeezed, phrases.entries, phrases.active,
+        )  # fmt: skip
         self.heads = np.zeros((slots, HEAD), np.int64)
         self.rings = np.zeros((slots, VIEWS, phrases.ring_size, FIELDS), np.int64)
         self.utf8s = np.zeros((slots, kernel.UTF8), np.int64)
@@ -55,6 +53,8 @@ class States:
         self.turned = np.full(slots, -1, np.int64)  # length at which a mask changed the favourite
         self.refusing = np.zeros(slots, np.bool_)
         self.out = np.empty((max(_HITS, phrases.room), 5), np.int64)
+        # Where masks are made, again and again: fresh memory would cost more than the masks do.
+        self.found = np.empty((2, _ROOM), np.int64)
 
     def doubled(self) -> States:
         """Return twice as many slots, the first half as they are here."""
@@ -205,7 +205,7 @@ class State:
     def feed_text(self, text: str) -> None:
         """Read characters."""
         cps = np.array([ord(char) for char in text], np.int32)
-        tables = self.states.tables
+        tables = self.states.tables[:4]
         match_kernel.feed(*tables, self.head, self.ring, cps, 0, self.states.out)
 
     def feed_space(self) -> None:

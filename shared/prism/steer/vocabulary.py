@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from prism.match import disk
 from prism.match.kernel import GAPS, PLAIN, SIGNS
-from prism.steer import kernel
+from prism.steer import keys
 from prism.steer.completions import tokens_block
 from prism.steer.lookup import Lookup
 from prism.steer.lookup import build as build_lookup
@@ -26,7 +26,7 @@ WORTH_KEEPING = 5_000
 """From so many tokens on, reading lookups from a file is quicker than building them."""
 _MADE_BY = (
     "prism.match.automaton", "prism.match.kernel", "prism.match.spelling", "prism.steer.kernel",
-    "prism.steer.lookup", "prism.steer.vocabulary",
+    "prism.steer.keys", "prism.steer.lookup", "prism.steer.vocabulary",
 )  # fmt: skip
 Encode = Callable[[str], list[int]]
 
@@ -100,7 +100,7 @@ class Vocabulary:
     def partial(self) -> NDArray[np.int64]:
         """Tokens with bytes that are no characters alone, ascending."""
         broken = np.zeros(self.size, np.bool_)
-        kernel.broken_tokens(self.data, self.offsets, broken)
+        keys.broken_tokens(self.data, self.offsets, broken)
         return np.flatnonzero(broken & ~self.control).astype(np.int64)
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
@@ -213,7 +213,7 @@ def _keys(vocabulary: Vocabulary, view: int, alone: int) -> _Keys:
     room = len(vocabulary.data) * MOST_SYMBOLS_PER_BYTE + 1
     symbols, ends = np.zeros(room, np.int32), np.zeros(room, np.int32)
     bounds, end_bounds = (np.zeros(vocabulary.size + 1, np.int64) for _ in range(2))
-    size = kernel.token_keys(
+    size = keys.token_keys(
         fold_block(), vocabulary.data, vocabulary.offsets, view, alone,
         symbols, bounds, ends, end_bounds,
     )  # fmt: skip

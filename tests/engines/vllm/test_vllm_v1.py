@@ -23,7 +23,7 @@ SAY_NO_INSIDE = SAY_NO + 1
 
 
 def encode(text):
-    return [TEXTS.index(text)]
+    return [TEXTS.index(text) if text in TEXTS else SAY_NO]  # refusals in other languages
 
 
 @pytest.fixture(scope="module")
@@ -331,14 +331,15 @@ def test_scores_that_fail_close_their_rows(scored, monkeypatch, caplog):
     assert "ended because its moderation failed" in caplog.text
 
 
-def test_rows_are_masked_together_as_alone(guards):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_rows_are_masked_together_as_alone(guards, dtype):
     from vllm_prism.v1 import Rows
 
     rng = np.random.default_rng(2)
     for _ in range(40):
         outputs = [rng.integers(0, 8, rng.integers(0, 4)).tolist() for _ in range(6)]
-        logits = torch.from_numpy(rng.normal(size=(6, SIZE)).astype(np.float32))
-        expected = logits.clone()
+        logits = torch.from_numpy(rng.normal(size=(6, SIZE))).to(dtype)
+        expected = logits.float().clone()
         together = Rows(guards)
         together.update(update(added=[(i, params(), [6], o) for i, o in enumerate(outputs)]))
         together.apply(logits)
@@ -346,7 +347,7 @@ def test_rows_are_masked_together_as_alone(guards):
             alone = guards.guard(params()).row([6])
             alone.advance(output)
             alone.apply(expected.numpy()[i])
-        assert torch.equal(logits, expected)
+        assert torch.equal(logits.float(), expected)
 
 
 def test_rows_that_stay_together_go_on_as_alone(guards):
