@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import fields
@@ -9,6 +10,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 from llama_cpp import Llama
 from llama_cpp.llama_tokenizer import LlamaTokenizer
 
@@ -30,17 +32,24 @@ from prism.steer.watermark import Sampling, Watermark, WatermarkKey
 
 _LEAST_REPEAT_PENALTY = 1e-6
 """The engine multiplies masked logits by it: -inf times 0 is NaN, times -1 is +inf."""
+_OPTIONS = tuple(inspect.signature(Llama.generate).parameters)[1:]
 
 
 class GuardedLlama(Llama):  # type: ignore[misc]
     """A ``Llama`` every token of which went through a ``Gate``. Made by ``guard``."""
 
+    n_tokens: int
+    _requires_eval: bool
     _prism_guard: Callable[[], TokenGuard]
     _prism_reason: str
     _prism_key: WatermarkKey | None
     _prism_gate: Gate | None
     _prism_turn: object
     _prism_resume: bool
+    _prism_kept: list[int] | None
+    """Output tokens that a rewind keeps, until the engine asks for its sampler again."""
+    _prism_count: int
+    """Tokens that the generation has handed out."""
 
     def _init_sampler(
         self,
@@ -53,6 +62,11 @@ class GuardedLlama(Llama):  # type: ignore[misc]
         """Build the engine's sampler with the gate in it and the grammar in the gate."""
         if self.draft_model is not None:
             raise UnsupportedModelError(_NO_DRAFTS)
+        kept, self._prism_kept = self._prism_kept, None
+        if kept is not None and self._prism_resume and self._sampler is not None:
+            # The same sampler goes on: one made anew would draw the same random numbers again.
+            _penalise(self._sampler, kept)
+            return self._sampler
         for name, value in {"repeat_penalty": repeat_penalty, **options}.items():
             if isinstance(value, Real) and not math.isfinite(value):
                 raise RequestError(f"{name} must be a finite number, not {value}")
@@ -90,27 +104,82 @@ class GuardedLlama(Llama):  # type: ignore[misc]
     def sample(self, *args: Any, **kwargs: Any) -> int:
         """Return the next token, as ``Llama.sample`` does, once the gate has settled it."""
         token: int = super().sample(*args, **kwargs)
-        gate = self._prism_gate
-        if gate is None:
-            raise ModerationFailedError("the engine sampled a token without calling the guard")
+        gate = self._gate
         token = gate.settle(token)
         if self._logits_all:
             gate.hide(self.scores[self.n_tokens - 1])
         return token
 
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Any, None]:
-        """Yield tokens as ``Llama.generate`` does."""
+        """Yield tokens as ``Llama.generate`` does, save what is taken back to be said otherwise.
+
+        While tokens are held back, the engine is ahead of what was yielded; whoever is handed one
+        finds the context as if it weren't.
+        """
         turn = self._prism_turn = object()
         self._prism_resume = False
-        for token in super().generate(*args, **kwargs):
-            sent = yield token
-            if sent is not None:
-                # The engine takes them for drafts, and asks for a token in the middle of them.
-                raise UnsupportedModelError("no tokens can be sent into a guarded generation")
-            if self._prism_turn is not turn:
-                raise InterleavedGenerationError(
-                    "another generation has begun on this model; finish one before the next"
-                )
+        self._prism_kept = None
+        self._prism_count = 0
+        request = {**dict(zip(_OPTIONS, args, strict=False)), **kwargs}
+        tokens = super().generate(**request)
+        token = next(tokens, None)
+        begin = self.n_tokens  # the first token is not evaluated yet
+        while token is not None:
+            rewinder = self._gate.rewinder
+            ready = rewinder.push(token)
+            late = rewinder.held > 0 or len(ready) > 1
+            if rewinder.held and self.n_tokens >= self._n_ctx:  # the engine can't go on to see
+                ready += rewinder.stop()
+            for said in ready:
+                yield from self._hand_out(said, turn, begin + self._prism_count if late else None)
+            if rewinder.place is not None:
+                tokens.close()
+                tokens = self._rewound(begin, request)
+            token = next(tokens, None)
+        for said in self._gate.rewinder.stop():
+            yield from self._hand_out(said, turn, begin + self._prism_count)
+
+    def _hand_out(self, token: int, turn: object, at: int | None) -> Generator[int, Any, None]:
+        """Yield a token; ``at``: with a context of so many, where the engine is ahead of that."""
+        context = self.n_tokens, self._requires_eval
+        if at is not None and at < self.n_tokens:
+            self.n_tokens, self._requires_eval = at, True
+        expected = self.n_tokens
+        self._prism_count += 1
+        sent = yield token
+        if sent is not None:
+            # The engine takes them for drafts, and asks for a token in the middle of them.
+            raise UnsupportedModelError("no tokens can be sent into a guarded generation")
+        if self._prism_turn is not turn:
+            raise InterleavedGenerationError(
+                "another generation has begun on this model; finish one before the next"
+            )
+        if at is not None:
+            if self.n_tokens != expected:
+                raise InterleavedGenerationError("the context was changed within a generation")
+            self.n_tokens, self._requires_eval = context
+
+    def _rewound(self, begin: int, request: dict[str, Any]) -> Generator[int, Any, None]:
+        """Return a generation that goes on where the gate goes back to."""
+        at = begin + self._gate.rewind()
+        context = self.input_ids[:at].tolist()
+        self._prism_kept = context[begin:]
+        memory = llama_cpp.llama_get_memory(self.ctx)
+        lowest = max(0, at - 1 - llama_cpp.llama_model_n_swa(self.model))
+        if llama_cpp.llama_memory_seq_pos_min(memory, 0) > lowest:
+            # Attention looks back at what a sliding window has dropped: evaluate all again.
+            self.reset()
+        again: Generator[int, Any, None] = super().generate(
+            **{**request, "tokens": context, "reset": True}
+        )
+        return again
+
+    @property
+    def _gate(self) -> Gate:
+        gate = self._prism_gate
+        if gate is None:
+            raise ModerationFailedError("the engine sampled a token without calling the guard")
+        return gate
 
     def _create_completion(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         if kwargs.get("echo") and kwargs.get("logprobs") is not None:
@@ -122,7 +191,7 @@ class GuardedLlama(Llama):  # type: ignore[misc]
                 raise RequestError(f"logit_bias: {str(token)[:32]!r} is no token id of this model")
         for response in super()._create_completion(*args, **kwargs):
             for choice in response["choices"]:
-                if choice["finish_reason"] and self._prism_gate and self._prism_gate.refusing:
+                if choice["finish_reason"] and self._gate.refused(self._prism_count):
                     choice["finish_reason"] = self._prism_reason
             yield response
 
@@ -139,6 +208,17 @@ class GuardedLlama(Llama):  # type: ignore[misc]
 
     def __getstate__(self) -> Any:
         raise TypeError("a guarded Llama can't be pickled or copied: guard the copy instead")
+
+
+def _penalise(sampler: Any, said: list[int]) -> None:
+    """Make a sampler's penalties look at ``said`` and nothing else."""
+    nameless = {at for at, _ in sampler.custom_samplers}  # asked for a name, they end the process
+    for i in set(range(llama_cpp.llama_sampler_chain_n(sampler.sampler))) - nameless:
+        part = llama_cpp.llama_sampler_chain_get(sampler.sampler, i)
+        if llama_cpp.llama_sampler_name(part) == b"penalties":
+            llama_cpp.llama_sampler_reset(part)
+            for token in said:
+                llama_cpp.llama_sampler_accept(part, token)
 
 
 _NO_KEY = (
@@ -194,6 +274,8 @@ def install(
     llama._prism_gate = None
     llama._prism_turn = None
     llama._prism_resume = False
+    llama._prism_kept = None
+    llama._prism_count = 0
     llama._sampler = None  # one from before the guard would go on unmasked
     base = type(llama)
     if not issubclass(base, GuardedLlama):

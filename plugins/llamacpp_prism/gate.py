@@ -10,6 +10,7 @@ import numpy.typing as npt
 from llamacpp_prism.errors import ModerationFailedError
 from llamacpp_prism.grammar import GrammarState
 from prism.steer.guard import TokenGuard
+from prism.steer.rewind import Rewinder
 from prism.steer.row import TokenRow
 from prism.steer.watermark import Watermark
 
@@ -37,6 +38,8 @@ class Gate:
         self._grammar = grammar
         self._narrowed = narrowed or grammar is not None
         self._watermark = watermark
+        self.rewinder = Rewinder(guard.vocabulary)
+        self._forbidden: dict[int, list[int]] = {}  # output tokens said -> not to go on with these
         self._row: TokenRow | None = None
         self._prompt_len = 0
         self._seen: npt.NDArray[np.int32] = np.empty(0, np.int32)
@@ -45,10 +48,10 @@ class Gate:
         self._stuck = False
         self._failure: BaseException | None = None
 
-    @property
-    def refusing(self) -> bool:
-        """Whether what is being said is the policy's refusal."""
-        return self._row is not None and self._row.refusing
+    def refused(self, count: int) -> bool:
+        """Return whether the first ``count`` output tokens hold some of the policy's refusal."""
+        at = None if self._row is None else self._row.refused_at
+        return at is not None and at < count
 
     def __call__(
         self, input_ids: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]
@@ -75,6 +78,7 @@ class Gate:
             raise ModerationFailedError("the engine sampled a token without calling the guard")
         step = self._row.step()
         if step.forced is not None:
+            self.rewinder.give_up()
             return step.forced
         if self._stuck:
             return self._guard.eos
@@ -94,6 +98,28 @@ class Gate:
             logits[step.forced] = 0.0
         else:
             logits[step.banned] = _HIDDEN
+            logits[self._forbidden.get(len(self._output), [])] = _HIDDEN
+
+    def rewind(self) -> int:
+        """Follow the engine back to where the rewinder wants it; return the output's length there.
+
+        The token that began the attempt is forbidden at that place.
+        """
+        place = self.rewinder.place
+        if place is None or self._row is None:
+            raise ModerationFailedError("there is no place to rewind to")
+        self.rewinder.rewind()
+        at, kept = place.length, self._output[: place.length]
+        # What was forbidden further on was so behind other words.
+        self._forbidden = {n: ids for n, ids in self._forbidden.items() if n <= at}
+        self._forbidden.setdefault(at, []).append(place.token)
+        self._output, self._seen = kept, self._seen[: self._prompt_len + at]
+        self._row.rewind(kept)
+        if self._grammar is not None:
+            self._grammar.restart(kept)
+        if self._watermark is not None:
+            self._watermark.rewind(kept)
+        return at
 
     def _mask(self, input_ids: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> None:
         row = self._follow(input_ids)
@@ -101,10 +127,15 @@ class Gate:
             return
         if self._grammar is not None:
             self._grammar.apply(scores)
-        row.apply(scores)
-        if self._narrowed and not row.refusing and scores.max() == -np.inf:
+        forbidden = self._forbidden.get(len(self._output), []) if self._forbidden else []
+        if forbidden:
+            scores[forbidden] = -np.inf
+        if row.apply(scores):
+            self.rewinder.kept_from(row.state, len(self._output))
+        narrowed = self._narrowed or forbidden
+        if narrowed and not row.refusing and scores.max() == -np.inf:
             # Nothing is left that the request and the policy both allow.
-            if row.step().banned.size:
+            if row.step().banned.size or forbidden:
                 row.refuse()
             else:
                 self._stuck = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import llama_cpp
@@ -49,6 +50,12 @@ class GrammarState:
             return False
         llama_cpp.llama_sampler_accept(self._sampler, token)
         return True
+
+    def restart(self, tokens: Iterable[int]) -> None:
+        """Go back to the start, and on by ``tokens``, which it has allowed before."""
+        llama_cpp.llama_sampler_reset(self._sampler)
+        for token in tokens:
+            llama_cpp.llama_sampler_accept(self._sampler, token)
 
     def _apply(self, candidates: Any) -> None:
         data = ctypes.cast(candidates, ctypes.POINTER(llama_cpp.llama_token_data))

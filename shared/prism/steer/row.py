@@ -147,6 +147,16 @@ class TokenRow:
         if stuck(output_ids, int(self.state.states.turned[self.state.slot])):
             self.refuse()
 
+    def rewind(self, output_ids: Sequence[int]) -> None:
+        """Go back to ``output_ids``, the first of those that were read, shape ``[length]``.
+
+        That a mask changed the course there stays on note, so that circles are still found.
+        """
+        turned = int(self.state.states.turned[self.state.slot])
+        self._restart()
+        self.advance(output_ids)
+        self.state.states.turned[self.state.slot] = min(turned, len(output_ids))
+
     def _restart(self) -> None:
         self.state.restart()
         if self._refused_at:
@@ -178,12 +188,13 @@ class TokenRow:
         """Take ``banned``, found out for the whole batch, as the next step's."""
         self._step = None if self.refusing else Step(None, banned)
 
-    def apply(self, row: NDArray[np.float32]) -> None:
+    def apply(self, row: NDArray[np.float32]) -> bool:
         """Steer one row of logits in place, shape ``[vocabulary]``.
 
-        Where the likeliest token would complete a phrase of a rule that blocks, the refusal begins.
+        Where the likeliest token would complete a phrase of a rule that blocks, the refusal begins;
+        return whether it is kept from one of a rule that steers.
         """
-        step = self.step()
+        step, turned = self.step(), False
         if step.forced is None and len(step.banned):
             top = int(step.banned[np.argmax(row[step.banned])])
             if is_likeliest(row, top):
@@ -192,7 +203,9 @@ class TokenRow:
                     step = self.step()
                 else:
                     self.state.turn()
+                    turned = True
         step.write(row)
+        return turned
 
     def blocks(self, token: int) -> bool:
         """Return whether a banned token would break a rule that blocks, not one that steers."""

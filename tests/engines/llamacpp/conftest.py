@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from engine_processes import free_port
 from llama_cpp import Llama, LogitsProcessorList
+from tests.ports import START_SECONDS, free_port
 
 from llamacpp_prism import guard
 from llamacpp_prism.vocabulary import vocabulary_of
@@ -165,7 +165,7 @@ def _serving(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 180
+        until = time.monotonic() + START_SECONDS
         while True:
             with contextlib.suppress(httpx.TransportError):
                 health = httpx.get(f"{url}/prism/health", timeout=60)

@@ -380,19 +380,6 @@ def test_a_context_set_back_by_hand_is_followed(
     assert llama.sample(temp=0.0) != lantern
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_model_that_the_mask_sends_round_in_circles_is_stopped(
-    llama: Llama, stream: bool
-) -> None:
-    prompt = f"{STEERED}, {STEERED}, {STEERED}, {STEERED},"
-    answer: Any = llama(prompt, stream=stream, max_tokens=160, temperature=0.0)
-    chunks = list(answer) if stream else [answer]
-    text = "".join(chunk["choices"][0]["text"] for chunk in chunks)
-    assert text.startswith(" zephyr, zephyr, zephyr,")
-    assert text.endswith(f"\n\n{REFUSAL}")
-    assert chunks[-1]["choices"][0]["finish_reason"] == "content_filter"
-
-
 def test_a_circle_that_has_nothing_to_do_with_the_mask_goes_on(llama: Llama) -> None:
     answer = llama(EAGER, max_tokens=160, temperature=0.0)["choices"][0]
     assert answer["finish_reason"] == "length"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from engine_processes import free_port
+from tests.ports import free_port
 
 from llamacpp_prism.guard_backend import LlamaCppBackend
 from prism.classify.guard import (

@@ -169,6 +169,18 @@ def test_asked_again_for_the_same_position_it_says_the_same():
     assert watermark.pick(logits_at(0), [5, 6]) == first
 
 
+def test_what_is_taken_back_leaves_no_trace():
+    watermark, output = Watermark(KEY, EVERYTHING), []
+    for step in range(12):
+        output.append(watermark.pick(logits_at(step), output))
+    watermark.rewind(output[:5])
+    again = output[:5]
+    for step in range(5, 12):
+        again.append(watermark.pick(logits_at(step), again))
+    assert again == output
+    assert watermark.pick(logits_at(3), output[:3]) is None  # what was kept is still known
+
+
 def test_an_empty_text_is_not_detected():
     found = detect(KEY, [])
     assert (found.detected, found.p_value, found.tokens) == (False, 1.0, 0)

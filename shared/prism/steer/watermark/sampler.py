@@ -73,7 +73,7 @@ class Watermark:
         """
         if self._sampling.greedy:
             return None
-        context = tuple(([-1] * self._width + list(output[-self._width :]))[-self._width :])
+        context = self._context(output)
         # Asked twice for the same position (a sample thrown away), the answer is the same.
         if self._at != len(output):
             if context in self._seen:
@@ -91,6 +91,15 @@ class Watermark:
         uniforms(self._key, self._state, ids, u)
         noise = -np.log(-np.log(u))
         return int(ids[np.argmax(values / self._sampling.temperature + noise)])
+
+    def rewind(self, output: Sequence[int]) -> None:
+        """Forget what was chosen behind ``output``: it is not in the text any more."""
+        ends = range(len(output) if not self._sampling.greedy else 0)
+        self._seen = {self._context(output[max(0, end - self._width) : end]) for end in ends}
+        self._at = -1
+
+    def _context(self, output: Sequence[int]) -> tuple[int, ...]:
+        return tuple(([-1] * self._width + list(output[-self._width :]))[-self._width :])
 
     def _margin(self) -> float:
         s = self._sampling
