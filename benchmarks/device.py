@@ -8,8 +8,9 @@ a CPU it is the tables of torch (``vllm_prism.device``), timed by the CPU's cloc
 interpreter (``TRITON_INTERPRET=1``, with a small ``--batch``) shows that the kernels run, not how
 fast.
 
-Rows read ordinary words; ``--near`` of these words begin a phrase. Each step commits one token per
-row, and the logits are fresh. Figures are per step, in microseconds.
+Rows read ordinary words; ``--near`` of these words begin a phrase. The policy watches a score too,
+which Triton's kernels read (``--no-scores``: it doesn't). Each step commits one token per row, and
+the logits are fresh. Figures are per step, in microseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +33,6 @@ from prism.policy import CompiledPolicy, load_policy
 from prism.steer.guard import TokenGuard
 from prism.steer.vocabulary import Vocabulary
 
-NEVER = 2**30
 WARM_UP = 3
 _SYLLABLES = [
     a + b for a in "bcdfghklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "er", "il")
@@ -47,12 +47,12 @@ def main() -> None:
     words = ["".join(rng.choices(_SYLLABLES, k=rng.randint(2, 4))) for _ in range(20_000)]
     phrases = sorted({" ".join(rng.sample(words, 2)) for _ in range(options.phrases)})
     vocabulary = _vocabulary(options.tokenizer, options.vocabulary, words, rng)
-    guard = TokenGuard.compile(_policy(phrases), vocabulary)
+    guard = TokenGuard.compile(_policy(phrases, options.scores), vocabulary)
     rows = [_tokens(vocabulary, words, phrases, options, rng) for _ in range(options.batch)]
     kernels = device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
     began = time.perf_counter()
     path = _Kernels if kernels else _Tables
-    under_test = path(guard, vocabulary, rows, options, device)
+    under_test = path(_Given(guard, vocabulary, rows, options, device))
     build = time.perf_counter() - began
     figures = _measure(under_test.step, vocabulary.size, options, device)
     result = {
@@ -61,6 +61,7 @@ def main() -> None:
         "batch": options.batch,
         "drafts": options.drafts,
         "phrases": len(phrases),
+        "scores": kernels and options.scores,
         "vocabulary": vocabulary.size,
         "steps": options.steps,
         "build_s": round(build, 2),
@@ -81,6 +82,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--near", type=float, default=0.1, help="share of words that begin a phrase"
     )
+    parser.add_argument(
+        "--scores", action=argparse.BooleanOptionalAction, default=True, help="watch a score"
+    )
     parser.add_argument("--steps", type=int, default=50, help="steps measured")
     parser.add_argument("--tokenizer", type=Path, help="a directory with a tokenizer.json")
     parser.add_argument("--vocabulary", type=int, default=131_072, help="tokens, without one")
@@ -90,9 +94,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _policy(phrases: list[str]) -> CompiledPolicy:
+def _policy(phrases: list[str], scores: bool) -> CompiledPolicy:
     rule = {"id": "p", "category": "prv", "stages": ["output"], "action": "steer"}
-    document = {"prism": 1, "id": "device", "rules": [{**rule, "phrases": phrases}]}
+    rules: list[dict[str, Any]] = [{**rule, "phrases": phrases}]
+    if scores:
+        rules.append({**rule, "id": "h", "category": "harm", "thresholds": {"output": 0.9}})
+    tiers = {"sketch": "on" if scores else "off"}
+    document = {"prism": 1, "id": "device", "tiers": tiers, "rules": rules}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.yaml"
         path.write_text(json.dumps({**document, "messages": {"en": "No."}}), encoding="utf-8")
@@ -145,28 +153,41 @@ def _tokens(
     return ids
 
 
+class _Given(NamedTuple):
+    """What is measured: requests that read ``rows``, a list of tokens for each."""
+
+    guard: TokenGuard
+    vocabulary: Vocabulary
+    rows: list[list[int]]
+    options: argparse.Namespace
+    device: torch.device
+
+    @property
+    def eos(self) -> int:
+        return min(self.vocabulary.eos_ids)
+
+    def ids(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the tokens of all rows on the device, ``[batch, length]``."""
+        length = min(map(len, self.rows))
+        return torch.tensor([row[:length] for row in self.rows], dtype=dtype, device=self.device)
+
+
 class _Kernels:
     """All that the host sees, by Triton."""
 
     NAME = "triton"
 
-    def __init__(
-        self,
-        guard: TokenGuard,
-        vocabulary: Vocabulary,
-        rows: list[list[int]],
-        options: argparse.Namespace,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, given: _Given) -> None:
+        from vllm_prism.fields import slot
         from vllm_prism.walk import Walk
 
+        options, device = given.options, given.device
         batch, drafts = options.batch, options.drafts
-        self._walk = Walk([guard], min(vocabulary.eos_ids), batch, drafts, device)
+        self._walk = Walk([given.guard], given.eos, batch, drafts, device)
         self.memory = self._walk.memory
-        length = min(map(len, rows))
-        self._ids = torch.tensor([row[:length] for row in rows], dtype=torch.int32, device=device)
-        self._walk.warm_up(vocabulary.size, self._ids)
-        fields = np.array([[NEVER, NEVER, 0, 0, 0, 0]] * batch)
+        self._ids = given.ids(torch.int32)
+        self._walk.warm_up(given.vocabulary.size, self._ids)
+        fields = np.array([slot(0)] * batch)
         self._walk.put(range(batch), fields, np.stack([self._walk.start(0, ())] * batch))
         places = drafts + 1
         slots = torch.arange(batch, dtype=torch.int32, device=device)
@@ -189,32 +210,26 @@ class _Tables:
 
     NAME = "torch"
 
-    def __init__(
-        self,
-        guard: TokenGuard,
-        vocabulary: Vocabulary,
-        rows: list[list[int]],
-        options: argparse.Namespace,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, given: _Given) -> None:
         from prism.steer.ranges import TokenTexts
         from vllm_prism.device import DeviceTables
         from vllm_prism.guards import tokens_of
 
-        eos = min(vocabulary.eos_ids)
+        guard, vocabulary, device = given.guard, given.vocabulary, given.device
         texts = TokenTexts.of(tokens_of(vocabulary))
         refusals = [(guard.refusal(None, inside=False), guard.refusal(None, inside=True))]
-        self._tables = DeviceTables([guard.policy], texts, refusals, eos, vocabulary.size, device)
+        self._tables = DeviceTables(
+            [guard.policy], texts, refusals, given.eos, vocabulary.size, device
+        )
         self.memory = sum(
             value.numel() * value.element_size()
             for value in vars(self._tables).values()
             if isinstance(value, torch.Tensor)
         )
-        self._places = options.drafts + 1
-        length = min(map(len, rows))
-        self._ids = torch.tensor([row[:length] for row in rows], device=device)
+        self._places = given.options.drafts + 1
+        self._ids = given.ids(torch.int64)
         start = self._tables.start(guard.policy.digest)
-        self._node = torch.full((options.batch,), start, dtype=torch.int64, device=device)
+        self._node = torch.full((len(self._ids),), start, dtype=torch.int64, device=device)
 
     def step(self, logits: torch.Tensor, step: int) -> None:
         self._node = self._tables.advance(self._node, self._ids[:, step])

@@ -1,12 +1,12 @@
 # Triton compiles these functions from their source: no annotation but ``constexpr`` means anything.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 # ruff: noqa: ANN001, ANN201, ANN202
-"""One engine step on the device, in four launches without a word to the host.
+"""One engine step on the device, in five launches at most, without a word to the host.
 
 ``read_rows``: each row's state, from its slot's, by the tokens committed since and the drafts
-before it. ``try_tokens``: what may complete a phrase is tried, and masked where it does.
-``mask_lists``: the tokens that hold a phrase themselves. ``decide``: refusals, and what is kept for
-the next step.
+before it. ``score_rows`` (``vllm_prism.scoring``): the same for the sketch. ``try_tokens``: what
+may complete a phrase is tried, and masked where it does. ``mask_lists``: the tokens that hold a
+phrase themselves. ``decide``: refusals, and what is kept for the next step.
 
 Nobody looks at a whole row of logits unless a masked token may be the likeliest, or the row is
 forced: reading all of them would cost more than the rest together. What changes from step to step
@@ -20,37 +20,30 @@ import triton.language as tl
 
 from prism.match import kernel as host
 from prism.steer import arena as a
+from vllm_prism import fields as f
+from vllm_prism.circling import in_circles, look_due, turn_counts
 from vllm_prism.kernels import read, step
 
-SLOT, LOCAL, HERE, FIRST_POS, START, LIVE, LOST, POLICY = range(8)
-"""Of a row: its slot and place among the slot's rows, the position it samples and the one the
-slot's first row does, where the refusal starts, whether its tokens count, whether some are unknown,
-its policy."""
-ROW_FIELDS = 8
-REFUSE_FROM, PENDING, SEEN, PROMPT, STRUCTURED, SLOT_POLICY = range(6)
-"""Of a slot: where its refusal starts; where one was begun, if that token turns out to be
-committed; how many tokens were read; how many are the prompt's; whether a grammar holds it; its
-policy."""
-SLOT_FIELDS = 6
-NEVER = 2**30
-
-_SLOT = tl.constexpr(SLOT)
-_LOCAL = tl.constexpr(LOCAL)
-_HERE = tl.constexpr(HERE)
-_FIRST_POS = tl.constexpr(FIRST_POS)
-_START = tl.constexpr(START)
-_LIVE = tl.constexpr(LIVE)
-_LOST = tl.constexpr(LOST)
-_POLICY = tl.constexpr(POLICY)
-_ROW_FIELDS = tl.constexpr(ROW_FIELDS)
-_REFUSE_FROM = tl.constexpr(REFUSE_FROM)
-_PENDING = tl.constexpr(PENDING)
-_SEEN = tl.constexpr(SEEN)
-_PROMPT = tl.constexpr(PROMPT)
-_STRUCTURED = tl.constexpr(STRUCTURED)
-_SLOT_POLICY = tl.constexpr(SLOT_POLICY)
-_SLOT_FIELDS = tl.constexpr(SLOT_FIELDS)
-_NEVER = tl.constexpr(NEVER)
+_SLOT = tl.constexpr(f.SLOT)
+_LOCAL = tl.constexpr(f.LOCAL)
+_HERE = tl.constexpr(f.HERE)
+_FIRST_POS = tl.constexpr(f.FIRST_POS)
+_START = tl.constexpr(f.START)
+_LIVE = tl.constexpr(f.LIVE)
+_LOST = tl.constexpr(f.LOST)
+_POLICY = tl.constexpr(f.POLICY)
+_TURNED = tl.constexpr(f.TURNED)
+_ROW_FIELDS = tl.constexpr(f.ROW_FIELDS)
+_REFUSE_FROM = tl.constexpr(f.REFUSE_FROM)
+_PENDING = tl.constexpr(f.PENDING)
+_SEEN = tl.constexpr(f.SEEN)
+_PROMPT = tl.constexpr(f.PROMPT)
+_STRUCTURED = tl.constexpr(f.STRUCTURED)
+_SLOT_POLICY = tl.constexpr(f.SLOT_POLICY)
+_SLOT_TURNED = tl.constexpr(f.SLOT_TURNED)
+_TURNING = tl.constexpr(f.TURNING)
+_SLOT_FIELDS = tl.constexpr(f.SLOT_FIELDS)
+_NEVER = tl.constexpr(f.NEVER)
 _STATE_FIELDS = tl.constexpr(a.STATE_FIELDS)
 _VIEW_FIELDS = tl.constexpr(a.VIEW_FIELDS)
 _POLICY_FIELDS = tl.constexpr(a.POLICY_FIELDS)
@@ -92,6 +85,28 @@ _LEAST_KEY = tl.constexpr(-(2**63))
 LEAST_KEY = -(2**63)
 
 
+@triton.jit
+def _state(fields):
+    """Return the numbers of each lane's state, as ``kernels.read`` takes them."""
+    node = tl.load(fields + _NODE).to(tl.int32)
+    count = tl.load(fields + _COUNT).to(tl.int32)
+    gap = tl.load(fields + _GAP).to(tl.int32)
+    last = tl.load(fields + _LAST).to(tl.int32)
+    previous = tl.load(fields + _PREVIOUS).to(tl.int32)
+    due = tl.load(fields + _DUE).to(tl.int32)
+    point = tl.load(fields + _POINT).to(tl.int32)
+    least = tl.load(fields + _LEAST).to(tl.int32)
+    return node, count, gap, last, previous, due, point, least
+
+
+@triton.jit
+def _copy(target, source, size: tl.constexpr, CHUNK: tl.constexpr):
+    """Copy ``size`` numbers."""
+    for at in range(0, size, CHUNK):
+        i = at + tl.arange(0, CHUNK)
+        tl.store(target + i, tl.load(source + i, mask=i < size), mask=i < size)
+
+
 @triton.jit(
     do_not_specialize=["most"],
     do_not_specialize_on_alignment=["mapping", "local_pos", "pos", "input_ids"],
@@ -120,23 +135,14 @@ def read_rows(
     width = LANES * (_STATE_FIELDS + RING)
     source = slot_states + slot * width
     target = row_states + row.to(tl.int64) * width
-    for at in range(0, width, CHUNK):
-        i = at + tl.arange(0, CHUNK)
-        tl.store(target + i, tl.load(source + i, mask=i < width), mask=i < width)
+    _copy(target, source, width, CHUNK)
     tl.debug_barrier()
 
     lane = tl.arange(0, LANES)
     fields = target + lane * _STATE_FIELDS
     ring = (row.to(tl.int64) * width + LANES * _STATE_FIELDS) + lane * RING
     h = views + (policy.to(tl.int64) * LANES + lane) * _VIEW_FIELDS
-    node = tl.load(fields + _NODE).to(tl.int32)
-    count = tl.load(fields + _COUNT).to(tl.int32)
-    gap = tl.load(fields + _GAP).to(tl.int32)
-    last = tl.load(fields + _LAST).to(tl.int32)
-    previous = tl.load(fields + _PREVIOUS).to(tl.int32)
-    due = tl.load(fields + _DUE).to(tl.int32)
-    point = tl.load(fields + _POINT).to(tl.int32)
-    least = tl.load(fields + _LEAST).to(tl.int32)
+    node, count, gap, last, previous, due, point, least = _state(fields)
     # A step was missed: what was sampled in it is unknown.
     lost = first - seen > most
     new = tl.where(live, tl.minimum(first - seen, most), 0)
@@ -153,6 +159,14 @@ def read_rows(
             node, count, gap, last, previous, due, point, least,
             tl.full(lane.shape, 0, tl.int32) + token, lane < tl.where(some_text, _VIEWS, 0), False,
         )  # fmt: skip
+    turned = tl.load(own + _SLOT_TURNED)
+    turning = tl.load(own + _TURNING)
+    turned = tl.where(live & (turning < first), turning, turned)
+    if live & (here < start) & look_due(turned, here):
+        drafts = input_ids + row - local + 1
+        prompt = tl.load(own + _PROMPT)
+        circles = in_circles(ids + slot * id_stride, drafts, first, prompt, turned, here)
+        lost = lost | circles
     tl.store(fields + _NODE, node.to(tl.int64))
     tl.store(fields + _COUNT, count.to(tl.int64))
     tl.store(fields + _GAP, gap.to(tl.int64))
@@ -170,6 +184,7 @@ def read_rows(
     tl.store(of_row + _LIVE, live.to(tl.int32))
     tl.store(of_row + _LOST, lost.to(tl.int32))
     tl.store(of_row + _POLICY, policy)
+    tl.store(of_row + _TURNED, turned)
     tl.store(tops + 2 * row, _LEAST_KEY)
     tl.store(tops + 2 * row + 1, _LEAST_KEY)
 
@@ -238,6 +253,7 @@ def try_tokens(
         slot = tl.load(of_row + _SLOT).to(tl.int64)
         if (source == 0) & (tl.load(of_row + _LOCAL) == 0):
             tl.store(slot_fields + slot * _SLOT_FIELDS + _PENDING, _NEVER)
+            tl.store(slot_fields + slot * _SLOT_FIELDS + _TURNING, _NEVER)
         state = row_states + row.to(tl.int64) * width
         whole = tl.load(state + _DUE) == 0
         asked = (tl.load(of_row + _LIVE) != 0) & (
@@ -249,14 +265,7 @@ def try_tokens(
             lists = policies + policy * _POLICY_FIELDS
             h = views + (policy * LANES + view) * _VIEW_FIELDS
             fields = state + view * _STATE_FIELDS
-            node = tl.load(fields + _NODE).to(tl.int32)
-            count = tl.load(fields + _COUNT).to(tl.int32)
-            gap = tl.load(fields + _GAP).to(tl.int32)
-            last = tl.load(fields + _LAST).to(tl.int32)
-            previous = tl.load(fields + _PREVIOUS).to(tl.int32)
-            due = tl.load(fields + _DUE).to(tl.int32)
-            point = tl.load(fields + _POINT).to(tl.int32)
-            least = tl.load(fields + _LEAST).to(tl.int32)
+            node, count, gap, last, previous, due, point, least = _state(fields)
             row_ring = row.to(tl.int64) * width + LANES * _STATE_FIELDS + view * RING
             own = tl.maximum(count - 1, 0)
             # A candidate may lengthen the last symbol: each lane has it.
@@ -372,10 +381,13 @@ def mask_lists(
 @triton.jit(do_not_specialize=["longest", "eos"], do_not_specialize_on_alignment=["logits"])
 def decide(
     logits, stride, columns, slot_fields, slot_states, row_fields, row_states, tops,
-    refusals, longest, eos,
-    RING: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
+    refusals, longest, eos, slot_scores, row_scores,
+    RING: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr, SCORES: tl.constexpr,
 ):  # fmt: skip
-    """Program ``r``: force the refusal in row ``r`` where it is due; keep the slot's new state."""
+    """Program ``r``: force the refusal in row ``r`` where it is due; keep the slot's new state.
+
+    ``SCORES``: numbers in a state of the scores, 0 where none is watched.
+    """
     row = tl.program_id(0)
     of_row = row_fields + row * _ROW_FIELDS
     slot = tl.load(of_row + _SLOT).to(tl.int64)
@@ -389,13 +401,15 @@ def decide(
     refusing = here >= start
     # Does the model want what is refused? Not if anything left is likelier. Is anything left?
     wanted = refused > steered
+    turning = steered > refused
     stuck = live & (refusing == 0)
     at = tl.full((), 0, tl.int32)
-    while (wanted | stuck) & (at < columns):
+    while (wanted | stuck | turning) & (at < columns):
         i = at + tl.arange(0, BLOCK)
         value = tl.load(mine + i, mask=i < columns, other=float("-inf"))
         best = tl.max(_key(value.to(tl.int32, bitcast=True), i), 0)
         wanted = wanted & (best < refused)
+        turning = turning & (best < steered)
         stuck = stuck & (tl.max((value > float("-inf")).to(tl.int32), 0) == 0)
         at += BLOCK
     wants = stuck | (tl.load(of_row + _LOST) != 0) & live | wanted
@@ -416,13 +430,19 @@ def decide(
             tl.store(mine + i, tl.where(i == token, 0.0, float("-inf")), mask=i < columns)
     if begin:
         tl.atomic_min(own + _PENDING, here)
+    # A mask keeps the model from its likeliest token: that may send it round in circles.
+    turning = turning & live & (forced == 0) & (structured == 0)
+    if turning & turn_counts(tl.load(of_row + _TURNED), here):
+        tl.atomic_min(own + _TURNING, here)
     if tl.load(of_row + _LOCAL) == 0:
         # What the first row has read is committed.
         tl.store(own + _REFUSE_FROM, start)
         tl.store(own + _SEEN, tl.maximum(tl.load(own + _SEEN), tl.load(of_row + _FIRST_POS)))
+        tl.store(own + _SLOT_TURNED, tl.load(of_row + _TURNED))
         width = LANES * (_STATE_FIELDS + RING)
         source = row_states + row.to(tl.int64) * width
         target = slot_states + slot * width
-        for at in range(0, width, BLOCK):
-            i = at + tl.arange(0, BLOCK)
-            tl.store(target + i, tl.load(source + i, mask=i < width), mask=i < width)
+        _copy(target, source, width, BLOCK)
+        if SCORES:
+            source = row_scores + row.to(tl.int64) * SCORES
+            _copy(slot_scores + slot * SCORES, source, SCORES, BLOCK)

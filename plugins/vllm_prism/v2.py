@@ -6,8 +6,8 @@ without a copy to the host. What the prompt decides, and where a resumed request
 on the host, when a request takes a slot: then its ids are there anyway.
 
 With Triton, which that runner needs on a GPU, the device walks the host's own automata
-(``vllm_prism.walk``). Without, tables of nodes (``vllm_prism.device``) cover phrases as they are
-written, in ROT13 and reversed.
+(``vllm_prism.walk``) and reads its scores. Without, tables of nodes (``vllm_prism.device``) cover
+phrases as they are written, in ROT13 and reversed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import torch
 from prism.policy import CompiledPolicy
 from prism.steer.row import TokenRow
 from prism.steer.state import State, States
+from vllm_prism import fields
 from vllm_prism.device import DeviceTables
+from vllm_prism.fields import NEVER
 from vllm_prism.guards import Guards
 
 if TYPE_CHECKING:
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
         LogitsProcRequestState,
     )
 
+    from prism.steer.guard import TokenGuard
+
 logger = logging.getLogger("vllm.prism")
-NEVER = 2**30
-"""Later than any position of a text."""
 
 
 class Request(NamedTuple):
@@ -79,7 +81,7 @@ class Slots(ABC):
             return TritonSlots(guards, states, speculative_tokens)
         logger.warning(
             "without Triton disguised phrases (spaced, leet, repeated letters, characters in "
-            "pieces) are left to the text layer"
+            "pieces) and scores are left to the text layer, and no model in circles is stopped"
         )
         return TorchSlots(guards, states, speculative_tokens)
 
@@ -89,8 +91,7 @@ class Slots(ABC):
         tokens = _staged(self._states.all_token_ids, slot)
         prompt_len = int(self._states.prompt_len.np[slot])
         prompt = None if tokens is None else tokens[:prompt_len]
-        # Scores are the text layer's here: they must not depend on who was preempted.
-        row = TokenRow(guard, prompt, None, States(guard.output))
+        row = TokenRow(guard, prompt, None, self._states_of(guard))
         output = () if tokens is None else tokens[prompt_len:]
         row.advance(output)
         refuse_from = NEVER if row.refused_at is None else prompt_len + row.refused_at
@@ -99,6 +100,10 @@ class Slots(ABC):
             Request(slot, guard.policy, prompt_len, output, row.state, refuse_from, structured)
         )
         return True
+
+    def _states_of(self, guard: TokenGuard) -> States:
+        """Return where the host reads a resumed request's output."""
+        return States(guard.output, 1, guard.scores)
 
     def flush(self) -> None:
         """Write what was added to the device."""
@@ -131,12 +136,15 @@ class TritonSlots(Slots):
         self._walk.warm_up(states.vocab_size, states.all_token_ids.gpu)
 
     def _write(self, new: Sequence[Request]) -> None:
-        fields = [
-            [r.refuse_from, NEVER, r.seen, r.prompt, r.structured, self._index[r.policy.digest]]
+        own = [
+            fields.slot(
+                self._index[r.policy.digest], prompt=r.prompt, seen=r.seen,
+                refuse_from=r.refuse_from, structured=r.structured,
+            )
             for r in new
-        ]
-        states = np.stack([self._walk.arena.state(r.state) for r in new])
-        self._walk.put([r.slot for r in new], np.array(fields), states)
+        ]  # fmt: skip
+        states = np.stack([self._walk.state(r.state) for r in new])
+        self._walk.put([r.slot for r in new], np.array(own), states)
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> None:
         self._walk.step(
@@ -165,6 +173,10 @@ class TorchSlots(Slots):
         self._pending = torch.full((n,), NEVER, dtype=torch.int64, device=device)
         """Where a refusal was begun in the last step, if that token turns out to be committed."""
         self._structured = torch.zeros(n, dtype=torch.bool, device=device)
+
+    def _states_of(self, guard: TokenGuard) -> States:
+        # Scores are the text layer's here: they must not depend on who was preempted.
+        return States(guard.output)
 
     def _write(self, requests: Sequence[Request]) -> None:
         numbers = []

@@ -13,8 +13,10 @@ import torch
 
 from prism.steer.arena import LANES, Arena
 from prism.steer.guard import TokenGuard
-from prism.steer.state import State
-from vllm_prism import steps
+from prism.steer.score_arena import ScoreArena
+from prism.steer.state import State, States
+from vllm_prism import fields as f
+from vllm_prism import scoring, steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,14 +48,16 @@ class Walk:
         rows = slots * self._most
 
         def put(array: NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+            # Torch takes no array that is read only.
+            own = array if array.flags.writeable else array.copy()
+            return torch.from_numpy(np.ascontiguousarray(own)).to(device)
 
         self._data, self._codes, self._tokens = map(put, (arena.data, arena.codes, arena.tokens))
         self._views, self._policies = put(arena.views), put(arena.policies)
         self._common = put(arena.common)
         self._known = len(arena.tokens)
-        self._slots = torch.zeros((slots, steps.SLOT_FIELDS), dtype=torch.int32, device=device)
-        self._rows = torch.zeros((rows, steps.ROW_FIELDS), dtype=torch.int32, device=device)
+        self._slots = torch.zeros((slots, f.SLOT_FIELDS), dtype=torch.int32, device=device)
+        self._rows = torch.zeros((rows, f.ROW_FIELDS), dtype=torch.int32, device=device)
         self._slot_states = torch.zeros((slots, arena.width), dtype=torch.int64, device=device)
         self._programs = min(PROGRAMS, rows * steps.SOURCES)
         scratch = self._programs * tried * LANES * arena.ring
@@ -69,6 +73,18 @@ class Walk:
             )
         )
         self._listed = bool(arena.policies[:, 2::3].any())
+        self._scores = scores = ScoreArena.of(guards)
+        """``None`` where no policy watches a score."""
+        self._score_width = 0 if scores is None else scores.width
+        shape = (slots, self._score_width)
+        self._slot_scores = torch.zeros(shape, dtype=torch.int64, device=device)
+        shape = (rows, self._score_width)
+        self._row_scores = torch.zeros(shape, dtype=torch.int64, device=device)
+        if scores is not None:
+            self._spelled, self._offsets = put(scores.data), put(scores.offsets)
+            self._embeddings, self._heads = put(scores.embeddings), put(scores.heads)
+            self._biases, self._bounds = put(scores.biases), put(scores.bounds)
+            self._watched = put(scores.watched)
 
     @property
     def memory(self) -> int:
@@ -78,12 +94,21 @@ class Walk:
         )
 
     def start(self, policy: int, output: Sequence[int]) -> NDArray[np.int64]:
-        """Return the state behind ``output`` under guard ``policy``."""
+        """Return the state behind ``output`` under guard ``policy``, as :meth:`state` does."""
         guard = self.guards[policy]
-        state = State(guard.output)
+        state = State(guard.output, States(guard.output, 1, guard.scores))
         ids = np.asarray(output, np.int64)
-        state.feed(guard.vocabulary, ids[(ids >= 0) & (ids < guard.vocabulary.size)])
-        return self.arena.state(state)
+        ids = ids[(ids >= 0) & (ids < guard.vocabulary.size)]
+        state.feed(guard.vocabulary, ids)
+        state.feed_scores(ids)
+        return self.state(state)
+
+    def state(self, state: State) -> NDArray[np.int64]:
+        """Return where a host's ``state`` stands in phrases, then in scores, ``[width]``."""
+        phrases = self.arena.state(state)
+        if self._scores is None:
+            return phrases
+        return np.concatenate([phrases, self._scores.state(state.states.scores, state.slot)])
 
     def put(self, slots: Sequence[int], fields: NDArray[Any], states: NDArray[np.int64]) -> None:
         """Write slots: ``fields`` ``[n, SLOT_FIELDS]``, ``states`` ``[n, width]``."""
@@ -94,9 +119,12 @@ class Walk:
         device = self._slots.device
         if device.type != "cpu":
             new = new.pin_memory().to(device, non_blocking=True)
-        at = new[:, 0]
-        self._slots[at] = new[:, 1 : 1 + steps.SLOT_FIELDS].int()
-        self._slot_states[at] = new[:, 1 + steps.SLOT_FIELDS :]
+        parts = (1, f.SLOT_FIELDS, self.arena.width, self._score_width)
+        at, own, phrases, scores = new.split_with_sizes(parts, 1)
+        at = at[:, 0]
+        self._slots[at] = own.int()
+        self._slot_states[at] = phrases
+        self._slot_scores[at] = scores
 
     def warm_up(self, columns: int, ids: torch.Tensor) -> None:
         """Compile for logits of ``columns``, before there are slots."""
@@ -106,6 +134,7 @@ class Walk:
         self.step(logits, ids, none, none, none.long(), none)
         self._slots.zero_()
         self._slot_states.zero_()
+        self._slot_scores.zero_()
 
     def step(
         self,
@@ -126,6 +155,16 @@ class Walk:
             ids, ids.stride(0), mapping, local_pos, pos, input_ids, self._most,
             CHUNK=256, **shape,
         )  # fmt: skip
+        scores = self._scores
+        if scores is not None:
+            scoring.score_rows[(rows,)](
+                self._data, self._common, self._spelled, self._offsets, self._known,
+                self._embeddings, self._heads, self._biases, self._bounds, self._watched,
+                self._slots, self._slot_scores, self._rows, self._row_scores,
+                ids, ids.stride(0), input_ids, self._most,
+                WIDTH=scores.width, DIMENSIONS=scores.dimensions, WATCHED=scores.most,
+                num_warps=1,
+            )  # fmt: skip
         steps.try_tokens[(min(self._programs, rows * steps.SOURCES),)](
             logits, logits.stride(0), self._data, self._views, self._policies, self._common,
             self._codes, self._tokens, self._slots, self._rows, self._row_states, self._scratch,
@@ -139,5 +178,6 @@ class Walk:
         steps.decide[(rows,)](
             logits, logits.stride(0), columns, self._slots, self._slot_states, self._rows,
             self._row_states, self._tops, self._refusals, self._longest, self._eos,
-            RING=ring, LANES=LANES, BLOCK=2048, num_warps=4,
+            self._slot_scores, self._row_scores,
+            RING=ring, LANES=LANES, BLOCK=2048, SCORES=self._score_width, num_warps=4,
         )  # fmt: skip

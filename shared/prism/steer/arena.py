@@ -12,7 +12,7 @@ says whether it is refused or steered around (``STEER``, ``REFUSE``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,13 @@ from prism.match import automaton as ac
 from prism.match import kernel as match_kernel
 from prism.match.entries import unpack_entries
 from prism.match.kernel import LETTER_CLASS, PLAIN, SIGN_LETTER, VIEWS
-from prism.match.phrases import Phrase, PhraseSet
+from prism.match.owners import Owners
+from prism.match.phrases import PhraseSet
 from prism.steer import kernel
 from prism.steer.completions import FAIL_LINK, START
 from prism.steer.guard import TokenGuard
 from prism.steer.state import State
 from prism.steer.vocabulary import MOST_SYMBOLS_PER_BYTE
-from prism.types import Action, Mode, Stage
 
 STEER, REFUSE = 1, 2
 LANES = 1 << (VIEWS - 1).bit_length()
@@ -63,7 +63,7 @@ RUN_SHIFT, GAP_SHIFT, INITIAL_SHIFT, ALONE_SHIFT = 32, 24, 26, 27
 """A symbol of a ring is one int64: the character, the gap before it, whether a word may begin at
 it, whether each letter of its run stands alone, its run."""
 _CONTINUATIONS = 3
-_decode = kernel._decode
+_decode = kernel.decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +183,10 @@ def _views(guard: TokenGuard, data: _Data) -> NDArray[np.int64]:
     result = np.zeros((LANES, VIEW_FIELDS), np.int64)
     refused = {rule for rule in phrases.rules if guard.stops({rule})}
     plain = ac.unpack(phrases.plain)
-    levels = np.where(phrases.plain_owners.among(refused), REFUSE, STEER).astype(np.int32)
+    levels = _levels(phrases.plain_owners, phrases.rules, refused)
     of_plain = [*_automaton(plain, data), data.put(_node_levels(plain, levels)), 0, 0, 0, 0]
     squeezed = ac.unpack(phrases.squeezed)
-    levels = np.where(phrases.entry_owners.among(refused), REFUSE, STEER).astype(np.int32)
+    levels = _levels(phrases.entry_owners, phrases.rules, refused)
     of_squeezed = [*_automaton(squeezed, data), data.put(levels)]
     of_squeezed += [data.put(part) for part in unpack_entries(phrases.entries)]
     blocks = (plain, phrases.plain), (squeezed, phrases.squeezed)
@@ -200,6 +200,12 @@ def _views(guard: TokenGuard, data: _Data) -> NDArray[np.int64]:
         ranges.append(data.put_once(f"order {view}", block[cut:]) - cut)
         result[view] = [*fields, *ranges, *begins[view != PLAIN]]
     return result
+
+
+def _levels(owners: Owners, rules: Iterable[str], refused: Iterable[str]) -> NDArray[np.int32]:
+    """Return the level of each pattern or entry: 0 where it is another stage's and none counts."""
+    steered = np.where(owners.among(rules), STEER, 0)
+    return np.where(owners.among(refused), REFUSE, steered).astype(np.int32)
 
 
 def _inside(block: ac.Block) -> NDArray[np.int32]:
@@ -245,14 +251,7 @@ def _lists(guard: TokenGuard, data: _Data) -> list[int]:
 
 def _refused(guard: TokenGuard) -> PhraseSet:
     """Return the phrases that are refused, not only steered around."""
-    return PhraseSet(
-        [
-            Phrase(rule.id, text, rule.boundary, rule.disguises, True)
-            for rule in guard.policy.rules_for(Stage.OUTPUT)
-            if rule.mode is Mode.ENFORCE and rule.action is Action.BLOCK
-            for text in rule.phrases
-        ]
-    )
+    return guard.output.only(rule for rule in guard.output.rules if guard.stops({rule}))
 
 
 @njit(cache=True)

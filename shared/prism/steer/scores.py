@@ -8,7 +8,7 @@ layers run, the cascade still judges every text by the policy's own thresholds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +129,11 @@ class ScoreStates:
             vocabulary.data, vocabulary.offsets, self._cps, self._buffer,
         )  # fmt: skip
         return int(first)
+
+    def row(self, slot: int) -> tuple[NDArray[Any], ...]:
+        """Return a slot's own hashes, sums, filters and marks (``score_kernel.feed_rows``)."""
+        hashes, sums, seen, marks = self._arrays
+        return hashes[slot], sums[slot], seen[slot], marks[slot]
 
     def position(self, slot: int) -> int:
         """Return how many code points of the output are complete."""

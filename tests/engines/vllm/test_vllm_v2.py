@@ -1,18 +1,17 @@
 """The V2 interface on vLLM's own dataclasses, on CPU tensors: vLLM's V2 runner needs a GPU.
 
 Both ways of reading tokens on the device are held to it: Triton's kernels, run here by
-``vllm_lanes``, and the tables of torch. ``Runner`` does what vLLM's runner does around a logits
-processor: it fills the request states, lays out rows, and commits tokens on the "device" only.
+``vllm_lanes``, and the tables of torch.
 """
 
 import random
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vllm_lanes import kernels_on
+from vllm_slots import Runner, no_pinned_memory
 from vllm_texts import REFUSAL, VLLM_POLICY, says
 
 from prism.config import Settings
@@ -34,12 +33,13 @@ MARBLE, CINDER = 10, 11
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_pinned_memory():
-    """vLLM's own fallback for platforms without pinned memory, as this one."""
-    import vllm.v1.worker.gpu.buffer_utils as buffers
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(buffers, "is_uva_available", lambda: False)
+    with no_pinned_memory():
         yield
+
+
+def encode(text):
+    """Refusals are the only texts; of other languages' messages there are no tokens here."""
+    return [TEXTS.index(text)] if text in TEXTS else [LAMP]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def guards(tmp_path_factory):
     guards = object.__new__(Guards)
     guards.settings = Settings(load_policy(path), others=(load_policy(loose),))
     tokens = [*(t.encode() for t in TEXTS), None]
-    guards.vocabulary = Vocabulary(tokens, [EOS], lambda text: [TEXTS.index(text)])
+    guards.vocabulary = Vocabulary(tokens, [EOS], encode)
     guards.eos = EOS
     return guards
 
@@ -73,78 +73,7 @@ def kind(request):
 @pytest.fixture
 def make(guards, kind):
     """Make a runner; ``spec`` draft tokens can follow the committed ones."""
-    return lambda spec=0: Runner(guards, kind, spec)
-
-
-class Runner:
-    """Requests by name."""
-
-    def __init__(self, guards, kind, spec):
-        from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcRequestState
-        from vllm.v1.worker.gpu.states import RequestState
-
-        self.states = RequestState(8, 64, 64, spec, WIDTH, torch.device("cpu"))
-        shared = LogitsProcRequestState.from_request_state(self.states)
-        self.slots = kind(guards, shared, spec)
-
-    def add(self, name, prompt, output=(), params=None):
-        from vllm import SamplingParams
-
-        tokens = [*prompt, *output]
-        self.states.add_request(name, len(prompt), tokens, 0, 64)
-        slot = self.states.req_id_to_index[name]
-        assert self.slots.add(slot, params or SamplingParams())
-        # The kernels that write staged tokens need Triton.
-        self.states.all_token_ids.gpu[slot, : len(tokens)] = torch.tensor(tokens)
-        self.states.total_len.gpu[slot] = len(tokens)
-        self.states.prompt_len.copy_to_uva()
-        self.states.prefill_len.copy_to_uva()
-        for staged in (self.states.all_token_ids, self.states.total_len):
-            staged.clear_staged_writes()
-        self.states.num_computed_tokens.clear_staged_writes()
-        self.slots.flush()
-
-    def step(self, wants, drafts=None, upto=None):
-        """Return, per request in ``wants``, the logits of its rows; nothing is committed."""
-        from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
-
-        drafts, upto = drafts or {}, upto or {}
-        slots, local, pos, ids, logits = [], [], [], [], []
-        for name in wants:
-            slot = self.states.req_id_to_index[name]
-            length = upto.get(name, int(self.states.total_len.gpu[slot]))
-            fed = [int(self.states.all_token_ids.gpu[slot, length - 1]), *drafts.get(name, [])]
-            for place, token in enumerate(fed):
-                slots.append(slot)
-                local.append(place)
-                pos.append(length - 1 + place)
-                ids.append(token)
-                row = torch.zeros(WIDTH)
-                want = wants[name]
-                row[want[place] if isinstance(want, list) else want] = 5.0
-                logits.append(row)
-        batch = np.array([self.states.req_id_to_index[name] for name in wants], np.int32)
-        context = LogitsContext(
-            expanded_idx_mapping=torch.tensor(slots, dtype=torch.int32),
-            idx_mapping=torch.from_numpy(batch),
-            idx_mapping_np=batch,
-            expanded_local_pos=torch.tensor(local, dtype=torch.int32),
-            input_ids=torch.tensor(ids, dtype=torch.int32),
-            pos=torch.tensor(pos, dtype=torch.int64),
-            seq_lens_upper_bound_np=np.zeros(len(batch), np.int32),
-        )
-        stacked = torch.stack(logits)
-        self.slots.apply(stacked, context)
-        return [set(torch.where(row > -torch.inf)[0].tolist()) for row in stacked]
-
-    def commit(self, name, *tokens):
-        slot = self.states.req_id_to_index[name]
-        length = int(self.states.total_len.gpu[slot])
-        self.states.all_token_ids.gpu[slot, length : length + len(tokens)] = torch.tensor(tokens)
-        self.states.total_len.gpu[slot] = length + len(tokens)
-
-    def drop(self, name):
-        self.states.remove_request(name)
+    return lambda spec=0: Runner(guards, kind, spec, width=WIDTH)
 
 
 @pytest.fixture

@@ -10,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tests.bytelevel import Wrapped, byte_level
 from vllm_lanes import kernels_on
 
+from prism.match import stages
 from prism.policy import load_policy
 from prism.steer.guard import TokenGuard
 from prism.steer.state import State
 from prism.steer.vocabulary import Vocabulary
+from vllm_prism.fields import slot as slot_fields
 
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -31,6 +33,8 @@ rules:
      phrases: [velvet cartographer, good book, "привет мир", lan tern]}
   - {id: c, category: prv, stages: [output], action: steer, boundary: none,
      phrases: [lamp, tern, ooze]}
+  - {id: d, category: prv, stages: [prompt], action: block, phrases: [lane, good, velvet]}
+  - {id: e, category: prv, stages: [output], action: flag, phrases: [lantern, cartographer]}
 messages: {en: "no."}
 """,
     """\
@@ -49,32 +53,12 @@ TEXTS = [
 LEET = {"o": "0", "e": "3", "a": "@", "l": "1", "i": "!", "s": "$", "t": "+"}
 ALIKE = {"o": "о", "e": "е", "a": "а", "p": "р"}
 SLOTS, DRAFTS = 6, 3
-NEVER = 2**30
 
 
 @pytest.fixture(scope="module")
-def byte_level():
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600,
-        special_tokens=["<eos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+def bytes_vocabulary():
     texts = [f"{t} {t.title()} a {t}, {t.upper()}; " + "-".join(t) for t in TEXTS]
-    tokenizer.train_from_iterator(texts * 5, trainer)
-
-    class Wrapped:
-        backend_tokenizer = tokenizer
-        eos_token_id = tokenizer.token_to_id("<eos>")
-        all_special_ids = (eos_token_id,)
-
-        def __len__(self):
-            return tokenizer.get_vocab_size()
-
-    return Vocabulary.from_tokenizer(Wrapped())
+    return Vocabulary.from_tokenizer(Wrapped(byte_level(texts * 5, 600, "<eos>"), "<eos>"))
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +162,7 @@ class Scene:
         fields, states = [], []
         for slot, r in enumerate(requests):
             ids[slot, : r.committed] = torch.tensor(r.tokens[: r.committed], dtype=torch.int32)
-            fields.append([NEVER, NEVER, r.read, 0, 0, r.policy])
+            fields.append(slot_fields(r.policy, seen=r.read))
             states.append(self.walk.start(r.policy, r.tokens[: r.read]))
         self.walk.put(range(SLOTS), np.array(fields), np.stack(states))
         rows = [
@@ -224,10 +208,21 @@ class Scene:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_byte_level_vocabulary(byte_level, tmp_path, seed):
+def test_byte_level_vocabulary(bytes_vocabulary, tmp_path, seed):
     with kernels_on() as walk:
-        scene = Scene(walk, byte_level, tmp_path, random.Random(seed))
+        scene = Scene(walk, bytes_vocabulary, tmp_path, random.Random(seed))
         assert sum(scene.check() for _ in range(8)) > 50
+
+
+def test_phrases_that_share_their_automata_with_other_stages(
+    bytes_vocabulary, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stages, "WORTH_SHARING", 0)
+    monkeypatch.setattr(TokenGuard, "_cache", {})
+    with kernels_on() as walk:
+        scene = Scene(walk, bytes_vocabulary, tmp_path, random.Random(5))
+        assert not scene.guards[0].output.active.all()
+        assert sum(scene.check() for _ in range(4)) > 25
 
 
 def test_real_vocabulary(gemma, tmp_path):

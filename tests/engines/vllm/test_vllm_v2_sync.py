@@ -25,8 +25,10 @@ META = torch.device("meta")
 POLICY = """\
 prism: 1
 id: sync
+tiers: {sketch: on}
 rules:
   - {id: a, category: prv, stages: [output], phrases: [zephyr lantern], action: block}
+  - {id: h, category: harm, stages: [output], action: block, thresholds: {output: 0.9}}
 messages: {en: "no"}
 """
 TOKENS = [b"zephyr", b" lantern", b" lamp", b"no", b"\n\nno"]
@@ -138,7 +140,8 @@ def test_the_kernels_are_launched_and_nothing_else(guards, states, context):
         slots.add(1, SamplingParams())
         slots.flush()
         slots.apply(torch.zeros((3, WIDTH), device=META), context)
-    assert log == ["read_rows", "try_tokens", "decide"]  # no token holds a whole phrase
+    # No token holds a whole phrase.
+    assert log == ["read_rows", "score_rows", "try_tokens", "decide"]
 
 
 @pytest.mark.usefixtures("_no_pinned_memory")

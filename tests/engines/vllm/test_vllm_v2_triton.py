@@ -16,17 +16,24 @@ import torch
 from pathlib import Path
 from prism.policy import load_policy
 from prism.steer.guard import TokenGuard
+from prism.steer.score_arena import ScoreArena
+from prism.steer.score_kernel import DUE, HIGH, LOW
+from prism.steer.scores import ScoreStates
 from prism.steer.state import State
 from prism.steer.vocabulary import Vocabulary
+from vllm_prism.fields import slot
 from vllm_prism.walk import Walk
 
 pieces = [bytes([b]) for b in range(256)]
 pieces += [b" lan", b"tern", b"zep", b"@", b" boo", b"hyr lantern"]
 vocabulary = Vocabulary([*pieces, None], [len(pieces)], lambda text: list(text.encode()))
 guard = TokenGuard.compile(load_policy(Path(sys.argv[1])), vocabulary)
-texts = [b"a zeph", b"z3phyrr lan", b"b.o.o.", "boo\\u212a".encode()[:-1], b"copper viole"]
+guard.scores.model[3][:] = -50.0  # any score is too high, at the 32nd character
+texts = [b"the zephyrs blow over a lamp, a l"]
+texts += [b"a zeph", b"z3phyrr lan", b"b.o.o.", "boo\\u212a".encode()[:-1], b"copper viole"]
+arena = ScoreArena.of([guard])
 walk = Walk([guard], len(pieces), len(texts), 1, torch.device("cpu"), tried=256)
-fields = [[2**30, 2**30, len(t) - 2, 0, 0, 0] for t in texts]
+fields = [slot(0, seen=len(t) - 2) for t in texts]
 states = [walk.start(0, list(t[:-2])) for t in texts]
 walk.put(range(len(texts)), np.array(fields), np.stack(states))
 ids = torch.zeros((len(texts), 32), dtype=torch.int32)
@@ -50,13 +57,22 @@ for row in rows:
     state.feed(vocabulary, np.array(list(text[: len(text) - 1 + row % 2])))
     host = guard.banned(state.states, state.slots).row(0).tolist()
     result.append([host, torch.where(logits[row] == -torch.inf)[0].tolist()])
-print(json.dumps(result))
+same = []
+for slot, text in enumerate(texts):
+    states = ScoreStates(guard.scores)
+    states.feed_one(0, np.array(list(text[:-1])))
+    device, host = walk._slot_scores[slot].tolist(), arena.state(states).tolist()
+    asked = [i for i in range(len(host)) if host[DUE] or i not in (LOW, HIGH)]
+    same.append([device[i] for i in asked] == [host[i] for i in asked])
+print(json.dumps([result, same]))
 """
 
 POLICY = """\
 prism: 1
 id: kernels
+tiers: {sketch: on}
 rules:
+  - {id: h, category: harm, stages: [output], action: block, thresholds: {output: 0.9}}
   - {id: a, category: prv, stages: [output], phrases: [zephyr lantern, book], action: steer}
   - {id: b, category: prv, stages: [output], phrases: [copper violet], action: block}
 messages: {en: "n"}
@@ -66,15 +82,19 @@ COMPILED = """
 import json
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from vllm_prism import steps
+from vllm_prism import scoring, steps
 
 types = {name: "i32" for name in ("known", "most", "rows", "columns", "longest", "eos")}
 types |= {name: "i64" for name in ("id_stride", "stride", "scratch")} | {"logits": "*fp32"}
 types |= dict.fromkeys(("views", "common", "policies", "slot_states", "row_states"), "*i64")
-types |= {"tops": "*i64", "pos": "*i64"}
+types |= dict.fromkeys(("tops", "pos", "slot_scores", "row_scores"), "*i64")
+types |= dict.fromkeys(("heads", "biases", "bounds"), "*fp64")
+types |= {"spelled": "*u8", "embeddings": "*i8"}
 constants = {"RING": 64, "LANES": 4, "CHUNK": 256, "TRIED": 8, "BLOCK": 128}
+constants |= {"SCORES": 200, "WIDTH": 200, "DIMENSIONS": 16, "WATCHED": 4}
+launched = steps.read_rows, scoring.score_rows, steps.try_tokens, steps.mask_lists, steps.decide
 sizes = {}
-for kernel in (steps.read_rows, steps.try_tokens, steps.mask_lists, steps.decide):
+for kernel in launched:
     names = kernel.arg_names
     given = {name: "constexpr" if name in constants else types.get(name, "*i32") for name in names}
     fixed = {(i,): constants[name] for i, name in enumerate(names) if name in constants}
@@ -100,16 +120,19 @@ def run(code: str, *args: str, **env: str) -> object:
 def test_tritons_interpreter_masks_as_the_host_does(tmp_path):
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY)
-    rows = run(INTERPRETED, str(path), TRITON_INTERPRET="1")
-    *masked, (refused, forced) = rows
+    rows, same = run(INTERPRETED, str(path), TRITON_INTERPRET="1")
+    (_, scored), (_, behind), *masked, (refused, forced) = rows
     assert [host for host, _ in masked] == [device for _, device in masked]
     assert sum(len(host) for host, _ in masked) > 3
     # The last row wants what is refused: all is masked but the refusal's first token.
     assert ord("t") in refused
     assert set(range(258)) - set(forced) == {ord("\n")}
+    # The first two are behind a score that is too high.
+    assert set(range(258)) - set(scored) == set(range(258)) - set(behind) == {ord("\n")}
+    assert all(same)
 
 
 def test_they_compile_for_a_gpu(tmp_path):
     sizes = run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
-    assert set(sizes) == {"read_rows", "try_tokens", "mask_lists", "decide"}
+    assert set(sizes) == {"read_rows", "score_rows", "try_tokens", "mask_lists", "decide"}
     assert min(sizes.values()) > 0

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 _program: dict[str, tuple[int, ...]] = {}
-_PLUGIN = ("kernels", "steps", "walk")
+_PLUGIN = ("circling", "kernels", "scoring", "steps", "walk")
 
 
 class Lanes(np.ndarray):
@@ -119,6 +119,7 @@ def _language() -> types.ModuleType:
         "constexpr": lambda value: value,
         "int32": np.int32,
         "int64": np.int64,
+        "float64": np.float64,
         "pointer_type": lambda dtype: dtype,
         "load": _load,
         "store": _store,
@@ -128,6 +129,8 @@ def _language() -> types.ModuleType:
         "arange": lambda start, end: lanes(np.arange(start, end, dtype=np.int32)),
         "full": lambda shape, value, dtype: lanes(np.full(shape, value, dtype)),
         "where": _where,
+        "sum": lambda values, axis: lanes(np.sum(np.asarray(values), axis, values.dtype)),
+        "sqrt": lambda values: lanes(np.sqrt(np.asarray(values))),
         "max": lambda values, axis: lanes(np.max(np.asarray(values), axis)),
         "maximum": lambda a, b: lanes(np.maximum(a, b)),
         "minimum": lambda a, b: lanes(np.minimum(a, b)),
