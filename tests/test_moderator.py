@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.policies import REFUSAL, policy, rule
 
 from prism.decide import decide
@@ -145,6 +147,52 @@ def test_a_failure_opens_only_where_the_policy_says_so(monkeypatch):
     assert session.feed("lamp").text == "zephyr lamp"
     assert session.feed(" more").text == " more"
     assert session.decision.action is Action.FLAG
+
+
+def read_by_token(session, pieces):
+    """Feed pieces the short way where it goes; return what went out."""
+    out = ""
+    for piece in pieces:
+        released = session.token(piece.encode(), 0, "content") if piece.isascii() else None
+        if released is None:
+            released = session.flow(piece)
+        out += piece if released is True else released
+    return out
+
+
+@pytest.mark.parametrize("action", [Action.FLAG, Action.REDACT, Action.BLOCK])
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["the", " zephyr", " lan", "tern", " river", " &", "amp;", ". ", "é"]),
+            st.text(st.characters(max_codepoint=127), max_size=4),
+        ),
+        max_size=16,
+    )
+)
+def test_tokens_read_the_short_way_let_out_what_the_long_way_does(action, pieces):
+    made = Moderator(policy(rule("lantern", [S], action=action)))
+    short, long = made.session(), made.session()
+    assert read_by_token(short, pieces) == "".join(long.flow(piece) for piece in pieces)
+    assert short.blocked() == long.blocked()
+    assert short.finish() == long.finish()
+    assert (short.decision, short.channels) == (long.decision, long.channels)
+
+
+@pytest.mark.parametrize(("on_failure", "out"), [("close", ""), ("open", "zephyr lamp")])
+def test_a_failure_on_the_short_way_is_answered_likewise(monkeypatch, on_failure, out):
+    session = Moderator(policy(rule("lantern", [S]), on_tier_failure=on_failure)).session()
+    assert session.feed("the zephyr ").text == "the "
+
+    def fail(self, data):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(Scanner, "token", fail)
+    assert session.token(b"lamp", 0, "content") == out
+    assert session.blocked() == (on_failure == "close")
+    assert session.decision.tiers["output.patterns"] is TierState.FAILED
+    assert session.token(b"more", 0, "content") is None
+    assert session.flow("more") == ("more" if out else "")
 
 
 def test_text_that_decodes_to_far_more_than_itself_fails_closed(monkeypatch):

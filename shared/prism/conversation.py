@@ -52,9 +52,10 @@ def views(prompt: Prompt, window: int = WINDOW) -> tuple[str, ...]:
     and everything but the model's turns (a system prompt or a tool may be the user's too): of each
     the latest ``window`` code points, so that the work for a long conversation is bounded.
     """
+    if isinstance(prompt, str):
+        return (prompt,)
     said = turns(prompt)
-    whole = prompt if isinstance(prompt, str) else "\n".join(text for _, text in said)
-    found = [whole]
+    found = ["\n".join(text for _, text in said)]
     users = [place for place, (role, _) in enumerate(said) if role == USER]
     given = [place for place, (role, _) in enumerate(said) if role not in _MODEL]
     while len(given) > 1 and given[1] == given[0] + 1 and said[given[0]][0] in _PREAMBLE:
@@ -82,6 +83,8 @@ def readings(prompt: Prompt, window: int = WINDOW) -> tuple[str, ...]:
 
 def last_turn(prompt: Prompt) -> str:
     """Return the user's last turn; without one, all there is."""
+    if isinstance(prompt, str):
+        return prompt
     said = turns(prompt)
     users = [text for role, text in said if role == USER]
     return users[-1] if users else "\n".join(text for _, text in said)

@@ -12,6 +12,7 @@ UNKNOWN_LANGUAGE_RULE = "prism.unknown_language"
 """Id under which a text in a language that the models weren't measured on appears."""
 BUILT_IN = frozenset({TIER_FAILURE_RULE, UNKNOWN_LANGUAGE_RULE})
 """Findings that say something about the check, not of which category the text is."""
+_NAMES = {stage: stage.value for stage in Stage}
 
 
 def decide(p: Evidence | None, q: Evidence | None, policy: CompiledPolicy) -> Decision:
@@ -31,17 +32,20 @@ def decide(p: Evidence | None, q: Evidence | None, policy: CompiledPolicy) -> De
             findings.extend(_matched(stage, evidence, policy))
         if evidence.scores or evidence.answers:
             findings.extend(_scored(stage, evidence, policy))
-        findings.extend(_failed(stage, evidence, policy))
-        findings.extend(_foreign(stage, evidence, policy))
+        if TierState.FAILED in evidence.tiers.values():
+            findings.append(_failed(stage, policy))
+        if policy.unknown_language != "allow" and not supported(evidence.language):
+            findings.append(_foreign(stage, policy))
         for category, score in evidence.scores.items():
             scores[category] = max(score, scores.get(category, 0.0))
         for tier, state in evidence.tiers.items():
-            tiers[f"{stage.value}.{tier}"] = state
+            tiers[f"{_NAMES[stage]}.{tier}"] = state
         if evidence.language is not None:
-            languages[stage.value] = evidence.language
-    enforced = [f.action for f in findings if f.enforced]
-    action = max(enforced, default=Action.ALLOW)
-    would = max((f.action for f in findings), default=Action.ALLOW)
+            languages[_NAMES[stage]] = evidence.language
+    action = would = Action.ALLOW
+    if findings:
+        action = max((f.action for f in findings if f.enforced), default=action)
+        would = max(f.action for f in findings)
     message = policy.message() if action is Action.BLOCK else None
     return Decision(
         action, would, policy.digest, tuple(findings), scores, tiers, message, languages
@@ -84,17 +88,13 @@ def _scored(stage: Stage, evidence: Evidence, policy: CompiledPolicy) -> list[Fi
     return findings
 
 
-def _failed(stage: Stage, evidence: Evidence, policy: CompiledPolicy) -> list[Finding]:
-    if TierState.FAILED not in evidence.tiers.values():
-        return []
+def _failed(stage: Stage, policy: CompiledPolicy) -> Finding:
     action = Action.BLOCK if policy.on_tier_failure == "close" else Action.FLAG
     enforced = policy.mode is Mode.ENFORCE
-    return [Finding(TIER_FAILURE_RULE, "tst", stage, action, enforced)]
+    return Finding(TIER_FAILURE_RULE, "tst", stage, action, enforced)
 
 
-def _foreign(stage: Stage, evidence: Evidence, policy: CompiledPolicy) -> list[Finding]:
-    if policy.unknown_language == "allow" or supported(evidence.language):
-        return []
+def _foreign(stage: Stage, policy: CompiledPolicy) -> Finding:
     action = Action.parse(policy.unknown_language)
     enforced = policy.mode is Mode.ENFORCE
-    return [Finding(UNKNOWN_LANGUAGE_RULE, "tst", stage, action, enforced)]
+    return Finding(UNKNOWN_LANGUAGE_RULE, "tst", stage, action, enforced)

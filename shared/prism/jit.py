@@ -17,8 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import config
+from numba import carray, config
 from numba import njit as _njit
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 ROOMS = ("classify", "match", "steer")
 """The folders of this package that hold kernels."""
@@ -81,3 +83,16 @@ def _drop_unused(base: Path) -> None:
             ours = len(folder.name) == _LENGTH and not set(folder.name) - set("0123456789abcdef")
             if ours and folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pointer(_: Any, address: Any) -> Any:
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), generate
+
+
+pointer = intrinsic(_pointer)
+"""In a kernel: an address (int64) as what ``carray`` takes. Whose it is must outlive the call."""
+
+__all__ = ["ROOMS", "carray", "njit", "pointer", "sources_digest"]

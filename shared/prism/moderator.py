@@ -7,9 +7,9 @@ import logging
 import secrets
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from prism.channel import REDACTED, Channel
+from prism.channel import REDACTED, Channel, mark
 from prism.classify.cascade import Asked, Cascade, Reading
 from prism.classify.checkpoints import Checkpoints
 from prism.classify.deadline import Busy
@@ -134,6 +134,11 @@ class Session:
     def policy(self) -> CompiledPolicy:
         """The policy in effect for this request."""
         return self._moderator.policy
+
+    @property
+    def never_waits(self) -> bool:
+        """Whether :meth:`waits` is never so."""
+        return self._moderator.never_waits
 
     @property
     def message(self) -> str:
@@ -264,19 +269,25 @@ class Session:
         # This runs for every token; most are read by no score model, and nothing is found.
         if stream is None or not stream.plain or choice in self._blocked:
             return self._step(text, choice, channel, final=False, wait=wait)
-        held = stream.held = stream.held + text  # first: what follows may raise
+        stream.held += text  # first: what follows may raise
         try:
-            scanner = stream.scanner
-            matches = scanner.feed(text)
-            if matches:
-                return stream.take(self._found(stream, matches, choice))
-            limit, end = scanner.hold_from, stream.base + len(held)
-            if limit < end or stream.redactions:
-                return stream.take(limit)
-            stream.held, stream.base = "", end
-            return held
+            matches = stream.scanner.feed(text)
+            return stream.take(self._found(stream, matches, choice)) if matches else stream.flow()
         except Exception:
             return self._fail(stream, text, choice)
+
+    def token(self, data: bytes, choice: int, channel: str) -> str | Literal[True] | None:
+        """Do ``flow`` with a few characters of ASCII, sooner; ``None``: unread, ``True``: all."""
+        stream = self._streams.get((choice, channel))
+        if stream is None or not stream.plain or choice in self._blocked:
+            return None
+        try:
+            matches = stream.token(data)
+            if matches is None or matches is True:
+                return matches
+            return stream.take(self._found(stream, matches, choice)) if matches else stream.flow()
+        except Exception:
+            return self._fail(stream, data.decode("ascii"), choice)
 
     def end(self, choice: int = 0, channel: str = "content") -> str:
         """Do ``finish`` likewise."""
@@ -338,7 +349,7 @@ class Session:
             limit = self._match(stream, text, choice, final=final)
         elif not final and not stream.unread and len(text) < marks.room:
             limit = self._match(stream, text, choice)
-            self._mark(marks, text, choice, limit)
+            mark(marks, text, limit, blocked=choice in self._blocked)
             limit = min(limit, marks.limit)
         else:
             limit = self._walk(stream, marks, text, choice, final=final, wait=wait)
@@ -394,7 +405,7 @@ class Session:
                 break
             at += len(piece)
             limit = self._match(stream, piece, choice)
-            self._mark(marks, piece, choice, limit)
+            mark(marks, piece, limit, blocked=choice in self._blocked)
             if choice in self._blocked:
                 return min(limit, marks.limit)
         stream.unread = unread[at:]
@@ -404,14 +415,6 @@ class Session:
                 self._settle(marks, choice)
             self._score(Stage.OUTPUT, marks.reading)
         return min(limit, marks.limit)
-
-    def _mark(self, marks: Checkpoints, text: str, choice: int, limit: int) -> None:
-        """Let the score tiers read ``text`` too; of a blocked choice only what may still go out."""
-        if choice not in self._blocked:
-            marks.read(text)
-        elif limit > marks.position:
-            marks.read(text[: limit - marks.position])
-            marks.glance()
 
     def _settle(self, marks: Checkpoints, choice: int) -> bool:
         passes = marks.settle()
@@ -438,12 +441,9 @@ class Session:
         kept = self._matches[stage]
         for match in matches:
             # A flood of flagged words must not push out the one match that decides.
-            if len(kept) < _MOST_MATCHES or self._decides(match, kept):
+            if len(kept) < _MOST_MATCHES or all(match.rule != other.rule for other in kept):
                 kept.append(match)
         self._version += 1
-
-    def _decides(self, match: Match, kept: list[Match]) -> bool:
-        return all(match.rule != other.rule for other in kept)
 
 
 __all__ = ["PATTERNS", "REDACTED", "Moderator", "Prompt", "Session", "prompt_text"]

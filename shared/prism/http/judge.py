@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from hmac import HMAC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from prism.record.metrics import Metrics
 from prism.types import Action, Decision
@@ -61,6 +61,7 @@ class Judge:
         self._fingerprint = fingerprint
         self._prints: dict[tuple[int, str], HMAC] = {}
         self._wait = True
+        self.never_waits = session.never_waits
 
     def waits(self, chars: int, *, ends: bool = True) -> bool:
         """Whether judging ``chars`` more characters may wait for a model: then do it in a thread.
@@ -76,6 +77,32 @@ class Judge:
         kind = channel.rpartition(".")[2]
         self.scanned[kind] += len(text)
         return self._release(choice, channel, text)
+
+    def token(self, choice: int, channel: str, data: bytes) -> str | Literal[True] | None:
+        """Do ``feed`` with a few characters of ASCII, sooner, where that can be.
+
+        Returns ``None`` where ``feed`` has to judge them: nobody has. ``True``: all may go out.
+        """
+        if choice in self.blocked:
+            return None
+        session = self.session
+        try:
+            released = session.token(data, choice, channel)
+        except Exception:  # whatever it was, unjudged text stays here
+            return self._failed(choice)
+        if released is None:
+            return None
+        self.scanned[channel.rpartition(".")[2]] += len(data)
+        if released is True:
+            if self._fingerprint is not None or self._tail:
+                self._told(choice, channel, data.decode("ascii"))
+            return True
+        self.held += max(0, len(data) - len(released))
+        if session.blocked(choice):
+            self.blocked.add(choice)
+        if released:
+            self._told(choice, channel, released)
+        return released
 
     def finish(self, choice: int, channel: str) -> str:
         """Judge the end of a channel."""
@@ -131,17 +158,24 @@ class Judge:
                 if len(released) < len(text):
                     self.held += len(text) - len(released)
         except Exception:  # whatever it was, unjudged text stays here
-            _log.exception("judging an answer failed; it is withheld")
-            self._metrics.failure("judge")
-            self.blocked.add(choice)
-            return ""
+            return self._failed(choice)
         if session.blocked(choice):
             self.blocked.add(choice)
         if released:
-            if self._fingerprint is not None:
-                made = self._prints.setdefault((choice, channel), self._fingerprint())
-                made.update(released.encode("utf-8", "surrogatepass"))
-            if self._tail:
-                key = (choice, channel)
-                self._tails[key] = (self._tails.get(key, "") + released)[-self._tail :]
+            self._told(choice, channel, released)
         return released
+
+    def _failed(self, choice: int) -> str:
+        _log.exception("judging an answer failed; it is withheld")
+        self._metrics.failure("judge")
+        self.blocked.add(choice)
+        return ""
+
+    def _told(self, choice: int, channel: str, text: str) -> None:
+        """Note what goes out."""
+        if self._fingerprint is not None:
+            made = self._prints.setdefault((choice, channel), self._fingerprint())
+            made.update(text.encode("utf-8", "surrogatepass"))
+        if self._tail:
+            key = (choice, channel)
+            self._tails[key] = (self._tails.get(key, "") + text)[-self._tail :]

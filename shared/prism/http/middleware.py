@@ -27,6 +27,7 @@ from prism.http.selftest import SCOPE_KEY, SelfTest, Timing
 from prism.http.server import Server, stamped
 from prism.http.tenancy import Tenancy
 from prism.record.metrics import Metrics
+from prism.types import Stage
 
 API_KEY_ENV = "PRISM_ENGINE_API_KEY"
 """The engine's own API key, where its adapter can't tell it: the self-test needs one to get in."""
@@ -75,6 +76,8 @@ class PrismMiddleware:
             engine_key=engine_key,
             token_layer="token" in layers,
         )
+        # What is compiled for the tokens of answers is compiled now, and not while a client waits.
+        tenancy.server().moderator.scanner(Stage.OUTPUT).token(b" ")
         self.selftest = SelfTest(
             moderated=self._http,
             inner=app,

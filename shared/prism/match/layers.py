@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from prism.match.encoded import Base64Finder, Finder, HexFinder
 from prism.match.phrases import HITS, PhraseScanner, PhraseSet
 from prism.match.regexes import RegexScanner, RegexSet, plain_characters
 from prism.match.runs import BASE64, HEX, RUN, SHARED
+from prism.match.token import LONGEST, Block, Tables
 from prism.text.decode import Decoded, Unescaper
 from prism.text.normalise import code_points, fold_block
 from prism.types import Disguise, Match
@@ -58,6 +60,7 @@ class Patterns:
     start: NDArray[np.int64] = field(init=False, repr=False, compare=False)
     escapes: bool = field(init=False)  # whether any rule sees through them
     regexed: bool = field(init=False)  # whether there are regexes
+    tables: Tables = field(init=False, repr=False, compare=False)  # the same, for tokens
 
     def __post_init__(self) -> None:
         p = self.phrases
@@ -72,6 +75,11 @@ class Patterns:
         made["regexed"] = self.regexes.patterns != ()
         for name, value in made.items():
             object.__setattr__(self, name, value)
+        tables = Tables(
+            self.shared, self.const, self.regexes.begins, start, p.room,
+            watch=escapes, regexes=self.regexed,
+        )  # fmt: skip
+        object.__setattr__(self, "tables", tables)
 
 
 class Budget:
@@ -97,8 +105,8 @@ class Layer:
     """One text of the tree. Matches and holds are in the source's offsets."""
 
     __slots__ = (
-        "_ends", "_escaped", "_finders", "_held", "_last", "_patterns", "_read", "_regexes",
-        "_same", "_starts", "_state", "_tail", "_unescaper", "budget", "depth", "via",
+        "_block", "_ends", "_escaped", "_finders", "_held", "_last", "_patterns", "_read",
+        "_regexes", "_same", "_starts", "_state", "_tail", "_unescaper", "budget", "depth", "via",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +117,7 @@ class Layer:
         self.depth = depth
         self.via = via
         self._state = patterns.start.copy()
+        self._block: Block | None = None  # where the state is, once tokens are read
         self._read = 0
         self._last = ""
         self._held = 0  # an unfinished phrase or run may begin here
@@ -134,6 +143,7 @@ class Layer:
         twin = object.__new__(Layer)
         twin._patterns, twin.budget, twin.depth, twin.via = self._patterns, budget, depth, via
         twin._state = self._state.copy()
+        twin._block = None
         twin._read, twin._last = self._read, self._last
         twin._held, twin._tail = self._held, self._tail
         twin._regexes = self._regexes.clone() if self._regexes else None
@@ -186,6 +196,34 @@ class Layer:
                 return found
         return self._feed(text)
 
+    def token(self, data: bytes) -> list[Match] | Literal[True] | None:
+        """Read more of the source as ``feed`` does, if it is a few characters of ASCII.
+
+        Returns ``None`` where it has to be read by ``feed``, and is unread; ``True`` where there
+        are no matches and nothing is held. Root layer only.
+        """
+        size = len(data)
+        if self._regexes is not None or self._unescaper is not None or self._finders:
+            return None
+        if not 0 < size <= LONGEST:
+            return None
+        block = self._block
+        if block is None:
+            block = self._block = self._patterns.tables.block(self._state)
+            self._state = block.state
+        if block.quiet(data):
+            self.budget.left += size * WORK_PER_CHARACTER
+            self._held = self._read = self._read + size
+            self._last, self._tail = chr(data[-1]), ""
+            return True
+        (said, position, found, held, alive), rows = block.said()
+        if said == onepass.ESCAPE:
+            return None
+        self.budget.earn(size)
+        text = data.decode("ascii")
+        cps = code_points(text) if said or found else _NOTHING
+        return self._follow(text, cps, rows, said, position, found, held, alive)
+
     def feed_decoded(self, decoded: Decoded, parent: Layer) -> list[Match]:
         """Read characters decoded from ``parent``."""
         if not decoded.text or self._starts is None or self._ends is None:
@@ -230,7 +268,7 @@ class Layer:
         """Read more of this layer; ``None``, and nothing read, if an escape may be in it."""
         if not text:
             return []
-        p, start = self._patterns, self._read
+        p = self._patterns
         cps = code_points(text)
         room = p.phrases.room
         out = np.empty((room if len(text) <= _TOKEN else max(HITS, room), 5), np.int64)
@@ -240,12 +278,27 @@ class Layer:
         )
         if said == onepass.ESCAPE:
             return None
+        return self._follow(text, cps, out[:found], said, position, found, held, alive)
+
+    def _follow(
+        self,
+        text: str,
+        cps: NDArray[np.int32],
+        rows: NDArray[np.int64],
+        said: int,
+        position: int,
+        found: int,
+        held: int,
+        alive: int,
+    ) -> list[Match]:
+        """Do what the compiled pass, which has read ``text``, leaves to be done."""
+        p, start = self._patterns, self._read
         self._read = start + len(text)
         self._held = held
         before, self._last = self._last, text[-1]
         if not said and not found and not self._finders and self._regexes is None:
             return self._keep(text, alive) if alive < self._read or self._tail else []
-        matches = self._phrases_found(cps, position, out[:found])
+        matches = self._phrases_found(cps, position, rows)
         if said & onepass.BEGINS:
             self._regexes = p.regexes.resume(start, before)
         if self._regexes is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from prism.http.errors import UpstreamShape
 from prism.http.family import Call, Json
@@ -68,6 +68,25 @@ class ChoiceBase:
         judge, index = self._judge, self._index
         self._open[channel] = None
         released = self._out(channel, judge.feed(index, channel, text))
+        if index in judge.blocked:
+            self._ready = released
+        return released
+
+    def token(self, channel: str, data: bytes) -> str | Literal[True] | None:
+        """Do ``ahead`` with a few characters of ASCII; ``None``: nobody has judged them.
+
+        ``True``: all may go out. For texts that :meth:`plain` told of.
+        """
+        judge, index = self._judge, self._index
+        released = judge.token(index, channel, data)
+        if released is None:
+            return None
+        self._open[channel] = None
+        if released is True:
+            if channel not in self._shown and data.strip():
+                self._shown.add(channel)
+            return True
+        self._out(channel, released)
         if index in judge.blocked:
             self._ready = released
         return released

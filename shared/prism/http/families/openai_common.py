@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from prism.http.errors import UpstreamShape, dumps
 from prism.http.families.choices import ChoiceBase
@@ -141,15 +141,20 @@ class OpenAIStream:
         else:
             return None
         choice = self._choices[template.index]
-        text = inside.decode("ascii")
         judge = self._judge
         if self._ended or choice.over or not isinstance(choice, ChoiceBase):
             return None
-        if judge.waits(len(text), ends=False):
+        if not judge.never_waits and judge.waits(len(inside), ends=False):
             return None
         if self._lessons < _LESSONS:
             self._lessons += 0.25
-        released = choice.ahead(template.channel, text)
+        released: str | Literal[True] | None = choice.token(template.channel, inside)
+        if released is True:
+            self._pieces += 1
+            return template.around(inside)
+        text = inside.decode("ascii")
+        if released is None:
+            released = choice.ahead(template.channel, text)
         if choice.blocked:
             return self.feed(Event(template.filled(text)))
         self._pieces += 1

@@ -58,7 +58,7 @@ class Template:
 
     def around(self, inside: bytes) -> bytes:
         """Return the event that goes out with all of such a text."""
-        return b"%b%b%b" % (self._head, inside, self._tail)
+        return b"".join((self._head, inside, self._tail))
 
     def text(self, data: str) -> str | None:
         """Return the text of an event, or ``None`` if it is not one of these."""
