@@ -22,7 +22,7 @@ from prism.config import Settings
 from prism.documents import ProblemsError
 from prism.steer import stamp
 from prism.steer.watermark import WatermarkKeyError
-from vllm_prism import watermark
+from vllm_prism import scannable, watermark
 from vllm_prism.errors import UnprotectedError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def install() -> None:
     stamp.ensure_key()
     EngineArgs.create_engine_config = _examined(EngineArgs.create_engine_config)
     _refuse_beam_search()
+    scannable.settle()
     _installed = True
 
 
@@ -148,6 +149,8 @@ def _examined(create: Callable[..., VllmConfig]) -> Callable[..., VllmConfig]:
             print(f"prism: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
         adapt(config)
+        # Numba came with the settings, and the next may be a worker in this very process.
+        scannable.settle()
         return config
 
     return create_engine_config

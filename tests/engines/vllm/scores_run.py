@@ -1,36 +1,23 @@
 """Runs the offline ``LLM`` with a sketch that has learnt a canary; prints what came out, as JSON.
 
-The engine's process runs this module again, and there the processor learns it too: only when it is
-made, because vLLM's set-up for the CPU stumbles over numba where that is loaded before.
+The engine runs in this process (``VLLM_ENABLE_V1_MULTIPROCESSING=0``), as debuggers want it: with
+everything of PRISM's loaded before it, Numba too; and so the sketch put here is its own.
 """
 
 import json
 import sys
 
+from tests.scores import canary_sketch
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm_texts import CANARY, COPY_CANARY, HARMLESS
 
-from vllm_prism import checks
-
-_require = checks.require_installed
-
-
-def learn() -> None:
-    """Do what the processor does first, and put the sketch in the place of the shipped one."""
-    from tests.scores import canary_sketch
-
-    from prism.classify import sketch
-
-    _require()
-    learnt = canary_sketch(CANARY)
-    sketch._shipped = lambda: learnt
-
-
-checks.require_installed = learn
+from prism.classify import sketch
 
 
 def main(model: str) -> None:
+    learnt = canary_sketch(CANARY)
+    sketch._shipped = lambda: learnt
     llm = LLM(model, dtype="bfloat16", enforce_eager=True, max_model_len=512, max_num_seqs=8)
     greedy = SamplingParams(temperature=0, max_tokens=32)
     grammar = StructuredOutputsParams(regex=f"({CANARY}, ){{9}}")

@@ -1,4 +1,7 @@
-"""Scores in the token layer: what no phrase names is refused offline, too, in the engine itself."""
+"""Scores in the token layer: what no phrase names is refused offline, too, in the engine itself.
+
+Here the engine runs in the script's own process, which is another way to start it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def found(vllm_model, vllm_env):
     paths = [str(HERE.parents[2]), vllm_env["PYTHONPATH"]]
-    env = vllm_env | {"PYTHONPATH": os.pathsep.join(paths)}
+    env = vllm_env | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
     return result_of("scores_run.py", vllm_model, env=env)
 
 
