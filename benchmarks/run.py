@@ -4,9 +4,10 @@
     python benchmarks/run.py [--only PART ...] [--quick] [--json FILE] [--report]
 
 Every case of every part runs in a process of its own; what is compared runs in turn within one.
-Rows are written to the file as they come, and parts measured again replace what the file says of
-them, so a run can be interrupted and parts be repeated. ``--report`` renders the file into
-docs/benchmarks.md. The engines' parts (llamacpp, vllm) need the engines and the 270M model.
+Rows are written to the file as they come. A part that is measured again replaces what the file says
+of it once it is complete, so a run can be interrupted and parts be repeated. ``--report`` renders
+the file into docs/benchmarks.md. The engines' parts (llamacpp, vllm) need the engines and the 270M
+model.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> None:
     if options.report:
         if options.json is None:
             raise SystemExit("--report needs --json FILE")
-        render(json.loads(options.json.read_text(encoding="utf-8")), DOCUMENT)
+        render({"machine": book.machine, "parts": book.parts}, DOCUMENT)
     if failed:
         raise SystemExit(f"not complete: {', '.join(failed)}")
 
@@ -76,11 +77,16 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def run(name: str, settings: Settings, book: Book) -> bool:
     """Run one part; return whether it is complete."""
-    print(f"\n{name}: {part(name).TITLE}", flush=True)
     begun = time.monotonic()
     errors = []
     book.begin(name, quick=settings.quick)
-    for case in part(name).cases(settings):
+    try:
+        print(f"\n{name}: {part(name).TITLE}", flush=True)
+        cases = part(name).cases(settings)
+    except ImportError as error:  # an engine that isn't installed: the other parts need none
+        cases, errors = [], [str(error)]
+        print(f"  {error}", file=sys.stderr, flush=True)
+    for case in cases:
         try:
             for row in _apart(name, settings, case):
                 book.add(name, row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -52,7 +53,8 @@ class Row:
 class Book:
     """The file of results: read where it is there, and written anew with every row.
 
-    A part that is measured again replaces what it said before.
+    A part that is measured again replaces what it said before, once it is complete. A quick run's
+    figures never replace a full one's. Figures of another machine are set aside.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -64,13 +66,19 @@ class Book:
             if known.get("schema") != SCHEMA:
                 raise SystemExit(f"{path} is of another version: name another file")
             if {**known["machine"], "packages": 0} != {**self.machine, "packages": 0}:
-                raise SystemExit(f"{path} is of another machine: name another file")
-            self.parts = known["parts"]
+                aside = path.replace(path.with_name(f"{path.stem}.elsewhere{path.suffix}"))
+                print(f"{path} was of another machine and is now {aside.name}", file=sys.stderr)
+            else:
+                self.parts = settled(known["parts"])
 
     def begin(self, part: str, *, quick: bool) -> None:
-        """Forget what is known of ``part``."""
+        """Begin ``part`` anew; what is known of it is kept until that is over."""
         at = datetime.now(UTC).strftime("%Y-%m-%d")
-        self.parts[part] = {"date": at, "quick": quick, "complete": False, "rows": []}
+        new: dict[str, Any] = {"date": at, "quick": quick, "complete": False, "rows": []}
+        before = self.parts.get(part)
+        if before is not None and before["complete"]:
+            new["before"] = before
+        self.parts[part] = new
 
     def add(self, part: str, row: Row) -> None:
         """Keep a row."""
@@ -79,9 +87,14 @@ class Book:
 
     def end(self, part: str, seconds: float, errors: list[str]) -> None:
         """Say that ``part`` is over, in how many seconds, and what went wrong."""
-        self.parts[part] |= {"complete": not errors, "seconds": round(seconds, 1)}
+        new = self.parts[part]
+        new |= {"complete": not errors, "seconds": round(seconds, 1)}
         if errors:
-            self.parts[part]["errors"] = errors
+            new["errors"] = errors
+        before = new.get("before")
+        if before is not None and new["complete"] and (before["quick"] or not new["quick"]):
+            del new["before"]
+        self.parts = settled(self.parts)
         self.save()
 
     def save(self) -> None:
@@ -92,6 +105,11 @@ class Book:
         beside = self.path.with_name(f".{self.path.name}.new")
         beside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         beside.replace(self.path)
+
+
+def settled(parts: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return ``parts`` with the last that counts of each, where a later run was none or failed."""
+    return {name: part.get("before", part) for name, part in parts.items()}
 
 
 def machine() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -65,7 +66,9 @@ def serving(
     """
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, env=dict(environ), stdout=out, stderr=out)
+        process = subprocess.Popen(
+            command, env=dict(environ), stdout=out, stderr=out, start_new_session=True
+        )
     try:
         until = time.monotonic() + patience
         while not _ok(url + ready):
@@ -76,9 +79,9 @@ def serving(
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # vLLM's engine is a process of its own
             process.wait()
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import run as bench_run
 from bench.goals import GOALS
 from bench.report import render
 from bench.rows import Book, Row, short
+from bench.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 MARKED = "# What it costs\n\n<!-- bench:{0} -->\nold\n<!-- /bench:{0} -->\n\nBy hand.\n"
@@ -48,7 +50,10 @@ def book(tmp_path):
 
 
 def test_a_part_runs_in_its_own_process_and_the_others_are_kept(book, tokenizer_file):
-    before = json.loads(book.path.read_text())["parts"]
+    data = json.loads(book.path.read_text())
+    before = data["parts"]
+    before["batch"]["quick"] = True
+    book.path.write_text(json.dumps(data))
     done = run("--quick", "--rounds", "1", "--model", str(tokenizer_file),
                "--json", str(book.path), "--only", "batch")  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -74,12 +79,52 @@ def test_a_case_that_fails_is_said_and_the_rest_goes_on(tmp_path):
     assert part["errors"] == ["batch {}: exit code 1"]
 
 
-def test_results_of_another_machine_are_not_mixed(book):
+@pytest.mark.parametrize(
+    ("quick", "errors", "kept"),
+    [(False, [], False), (True, [], True), (False, ["the engine fell over"], True)],
+    ids=["complete", "quick", "failed"],
+)
+def test_only_what_is_as_good_replaces_a_part(book, quick, errors, kept):
+    before = book.parts["batch"]
+    again = Book(book.path)
+    again.begin("batch", quick=quick)
+    again.add("batch", row("a step", 7, at={"batch": 1}))
+    again.end("batch", 3, errors)
+    for known in (again.parts, Book(book.path).parts):
+        assert (known["batch"] == before) == kept
+        assert "before" not in known["batch"]
+    if not kept:
+        assert [r["median"] for r in again.parts["batch"]["rows"]] == [7]
+
+
+def test_a_run_that_was_interrupted_loses_nothing(book):
+    before = book.parts["batch"]
+    again = Book(book.path)
+    again.begin("batch", quick=False)
+    again.add("batch", row("a step", 7, at={"batch": 1}))
+    assert Book(book.path).parts["batch"] == before
+    never = Book(book.path)
+    never.begin("vllm", quick=False)
+    never.add("vllm", row("speed", 7))
+    assert not Book(book.path).parts["vllm"]["complete"]
+
+
+def test_a_part_that_cannot_be_loaded_is_said_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "bench.parts.batch", None)
+    book = Book(tmp_path / "results.json")
+    assert not bench_run.run("batch", Settings(quick=True), book)
+    assert "bench.parts.batch" in capsys.readouterr().err
+    assert not book.parts["batch"]["complete"]
+
+
+def test_results_of_another_machine_are_set_aside(book, capsys):
     data = json.loads(book.path.read_text())
     data["machine"]["cpu"] = "another"
     book.path.write_text(json.dumps(data))
-    with pytest.raises(SystemExit, match="is of another machine"):
-        Book(book.path)
+    assert Book(book.path).parts == {}
+    assert "results.json was of another machine" in capsys.readouterr().err
+    aside = book.path.with_name("results.elsewhere.json")
+    assert json.loads(aside.read_text()) == data
 
 
 def test_the_machine_has_no_name(book):

@@ -115,6 +115,16 @@ def _build(names: set[str]) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
+def _how_many(arm: Peer, number: int, enough: float) -> int:
+    """Return how many checks of a text take about ``enough`` seconds, by warm ones."""
+    times = 1
+    while True:
+        each = arm.check(number, times)[0]
+        if each * times >= enough / 4:
+            return max(1, round(enough / each))
+        times *= 4
+
+
 def _compared(settings: Settings, arms: list[Peer]) -> Iterator[Row]:
     for arm in arms:
         seen = [arm.check(number, 1)[2] for number in range(len(_WORDS) + 1)]
@@ -123,7 +133,7 @@ def _compared(settings: Settings, arms: list[Peer]) -> Iterator[Row]:
             raise SystemExit(f"{arm.name} says {seen} where {wanted} is right")
     for number, count in enumerate(_WORDS):
         enough = settings.pick(1, 0) * _ENOUGH
-        times = [max(1, round(enough / max(arm.check(number, 3)[0], 1e-6))) for arm in arms]
+        times = [_how_many(arm, number, enough) for arm in arms]
         taken: dict[str, list[tuple[float, float]]] = {arm.name: [] for arm in arms}
         order = list(zip(arms, times, strict=True))
         for round_ in range(settings.times(11)):
