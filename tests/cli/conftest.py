@@ -83,7 +83,7 @@ def prism_process(house):
             [str(Path(sys.executable).with_name("prism")), *arguments],
             input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=300,
             check=False,
             env={**os.environ, **environ},
         )

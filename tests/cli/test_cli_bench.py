@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tests.bytelevel import byte_level
 
 PLAIN = """\
 prism: 1
@@ -30,16 +30,7 @@ def plain(house):
 @pytest.fixture
 def tokenizer(house):
     """A tokenizer of 400 tokens whose end of text its configuration names."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<done>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator(["the zephyr lantern shone on the quay"] * 9, trainer)
+    made = byte_level(["the zephyr lantern shone on the quay"] * 9, 400, "<done>")
     made.save("tokenizer.json")
     Path("tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<done>"}}))
     return "tokenizer.json"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prism.cli.given import given_text
+from prism.cli.given import Policy, given_policy, given_text
 from prism.cli.output import Json, bad_input, print_json, reporting
 from prism.cli.settings import server_models
 
@@ -25,12 +25,7 @@ def bench(
     text: Annotated[
         str | None, typer.Argument(help="The text; - reads standard input [default: a short one].")
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="A policy file or a shipped name [default: PRISM_CONFIG, PRISM_POLICY, `default`]."
-        ),
-    ] = None,
+    policy: Policy = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -61,7 +56,9 @@ def bench(
     if not given.split():
         bad_input("the text has no words: there is nothing to measure", as_json)
     with reporting(as_json):
-        moderator = _moderator(policy)
+        from prism.moderator import Moderator
+
+        moderator = Moderator(given_policy(policy), server_models())
     costs = _measured(moderator, given, model, rows, rounds, as_json)
     about = {
         "policy": {"id": moderator.policy.id, "digest": moderator.policy.digest},
@@ -85,15 +82,6 @@ def _show(costs: Iterable[Cost], about: dict[str, Any], rounds: int, as_json: bo
     )
     for cost in costs:
         typer.echo(f"  {_told(cost)}")
-
-
-def _moderator(ref: str | None) -> Moderator:
-    from prism.config import Settings
-    from prism.moderator import Moderator
-    from prism.policy.compiler import load_policy
-
-    policy = Settings.from_env().policy if ref is None else load_policy(ref)
-    return Moderator(policy, server_models())
 
 
 def _measured(

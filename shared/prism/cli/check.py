@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prism.cli.given import given_text
+from prism.cli.given import Policy, given_policy, given_text
 from prism.cli.output import BLOCKED, Json, print_json, reporting
 from prism.cli.settings import server_models
 from prism.policy.compiled import CompiledPolicy
@@ -28,12 +28,7 @@ def check(
     text: Annotated[
         str | None, typer.Argument(help="The text; - or nothing reads standard input.")
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="A policy file or a shipped name [default: PRISM_CONFIG, PRISM_POLICY, `default`]."
-        ),
-    ] = None,
+    policy: Policy = None,
     floor: Annotated[
         str | None, typer.Option(help="A policy that --policy may not be looser than.")
     ] = None,
@@ -51,7 +46,7 @@ def check(
     """
     given = given_text(text, as_json)
     with reporting(as_json):
-        compiled = _policy(policy, floor)
+        compiled = given_policy(policy, floor)
         from prism.moderator import Moderator  # late: it takes the compiled matcher along
 
         moderator = Moderator(compiled, server_models())
@@ -63,15 +58,6 @@ def check(
         _print(decision)
     if decision.blocked:
         raise typer.Exit(BLOCKED)
-
-
-def _policy(ref: str | None, floor: str | None) -> CompiledPolicy:
-    from prism.config import DEFAULT_POLICY, Settings
-    from prism.policy.compiler import load_policy
-
-    if ref is None and floor is None:
-        return Settings.from_env().policy
-    return load_policy(ref or DEFAULT_POLICY, floor=floor)
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -1,12 +1,38 @@
-"""The text that a command is about: an argument, or standard input."""
+"""What commands that judge texts are given: the text, and the policy to judge it by."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from prism.cli.output import bad_input
 
+if TYPE_CHECKING:
+    from prism.policy.compiled import CompiledPolicy
+
 MAX_BYTES = 16 * 1024 * 1024
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        help="A policy file or a shipped name [default: PRISM_CONFIG, PRISM_POLICY, `default`]."
+    ),
+]
+"""The option ``--policy``."""
+
+
+def given_policy(ref: str | None, floor: str | None = None) -> CompiledPolicy:
+    """Return the policy of the option, and without it the environment's.
+
+    Raises ``ProblemsError``.
+    """
+    from prism.config import DEFAULT_POLICY, Settings
+    from prism.policy.compiler import load_policy
+
+    if ref is None and floor is None:
+        return Settings.from_env().policy
+    return load_policy(ref or DEFAULT_POLICY, floor=floor)
 
 
 def given_text(text: str | None, as_json: bool) -> str:

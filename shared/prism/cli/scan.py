@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from prism.cli.given import Policy
 from prism.cli.output import Json, bad_input, reporting
 
 if TYPE_CHECKING:
@@ -25,12 +26,7 @@ def scan(
     target: Annotated[
         str, typer.Argument(metavar="OUT.jsonl", help="The results; - is standard output.")
     ],
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="A policy file or a shipped name [default: PRISM_CONFIG, PRISM_POLICY, `default`]."
-        ),
-    ] = None,
+    policy: Policy = None,
     config: Annotated[
         str | None, typer.Option(help="A configuration file: its guard, and its policy.")
     ] = None,

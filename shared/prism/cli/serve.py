@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from prism.cli.output import bad_input
-from prism.cli.settings import given_settings
+from prism.cli.settings import Config, Host, ServedPolicy, given_settings
 
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -57,11 +57,9 @@ def serve(
     model: Annotated[
         str | None, typer.Option(help="A GGUF file (llamacpp), or a folder or name (vllm).")
     ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="A policy file or a shipped name [default: `default`].")
-    ] = None,
-    config: Annotated[str | None, typer.Option(help="A prism.yaml.")] = None,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    policy: ServedPolicy = None,
+    config: Config = None,
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8000,
 ) -> None:
     """Serve a model with its moderation. Further options go to the engine as they are.

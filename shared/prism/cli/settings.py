@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,14 @@ from prism.cli.output import reporting
 if TYPE_CHECKING:
     from prism.classify.models import Models
     from prism.config import Settings
+
+ServedPolicy = Annotated[
+    str | None,
+    typer.Option("--policy", help="A policy file or a shipped name [default: `default`]."),
+]
+Config = Annotated[str | None, typer.Option("--config", help="A prism.yaml.")]
+Host = Annotated[str, typer.Option("--host", help="Where to listen.")]
+"""The options of every command that serves."""
 
 
 def server_models() -> Models:
