@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+from tests.bytelevel import byte_level
+
+# How long an example takes is the machine's affair: it may be compiling kernels, or be busy.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 ENGINES = Path(__file__).parent / "engines"
 VLLM = (
     "test_vllm_offline.py", "test_vllm_startup.py", "test_vllm_scores.py", "test_vllm_guard.py",
     "test_vllm_routes.py", "test_vllm_server.py", "test_vllm_verdicts.py", "test_proxy_vllm.py",
+    "test_proxy_admission.py",
 )  # fmt: skip
 """What starts vLLM, which takes a minute and six gigabytes each time: one worker's work.
 
 First what has a process to itself, then what shares the two servers, so that no more than two run.
 """
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have both layers' kernels compiled once, before several workers would all begin with it.
+
+    They are kept on disk; on a machine that has none, compiling takes a core a minute or two.
+    """
+    if session.config.getoption("numprocesses", None) and not hasattr(
+        session.config, "workerinput"
+    ):
+        prism = Path(sys.executable).with_name("prism")
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer = Path(folder) / "tokenizer.json"
+            byte_level(["a first text"], 300).save(str(tokenizer))
+            command = [prism, "bench", "--rounds", "1", "--rows", "2", "--model", tokenizer]
+            subprocess.run([*command, "a first text"], capture_output=True, check=False)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -107,25 +107,27 @@ def test_choices_are_streamed_in_turn(client: openai.OpenAI) -> None:
 def test_it_tells_what_reached_it(url: str) -> None:
     said = [{"role": "user", "content": request("split", "cafe")}]
     for stream in (True, False, True):
-        httpx.post(f"{url}/v1/chat/completions", json={"messages": said, "stream": stream})
-    told = httpx.get(f"{url}/conform/asked/cafe").json()
+        httpx.post(
+            f"{url}/v1/chat/completions", json={"messages": said, "stream": stream}, timeout=60
+        )
+    told = httpx.get(f"{url}/conform/asked/cafe", timeout=60).json()
     assert (told["requests"], told["ended"]) == (3, 3)
     assert told["pieces"] == 2 * told["total"]
-    none = httpx.get(f"{url}/conform/asked/0000").json()
+    none = httpx.get(f"{url}/conform/asked/0000", timeout=60).json()
     assert (none["requests"], none["ended"]) == (0, 0)
 
 
 def test_a_client_that_leaves_ends_its_answer(url: str) -> None:
     body = {"messages": [{"role": "user", "content": request("dawdle", "beef")}], "stream": True}
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as reply:
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as reply:
         next(reply.iter_bytes())
-    assert httpx.get(f"{url}/conform/asked/beef").json()["ended"] == 0
+    assert httpx.get(f"{url}/conform/asked/beef", timeout=60).json()["ended"] == 0
 
 
 def test_without_a_card_it_answers_like_a_small_engine(url: str) -> None:
-    assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "conform"
+    assert httpx.get(f"{url}/v1/models", timeout=60).json()["data"][0]["id"] == "conform"
     body = {"prompt": "Say it.", "echo": True}
-    got = httpx.post(f"{url}/v1/completions", json=body).json()
+    got = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
     assert got["choices"][0]["text"] == "Say it.fine"
 
 

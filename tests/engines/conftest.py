@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_processes import Running, free_port, process, until_ok
+from engine_processes import Running, process, until_ok
 from engine_texts import POLICY
+from tests.ports import free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -82,5 +83,5 @@ def bare_vllm(vllm_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "TORCH_COMPILE_DISABLE": "1",
     }  # fmt: skip
     with process(command, log, **environ) as started:
-        until_ok(f"http://127.0.0.1:{port}/health", started, log, seconds=420)
+        until_ok(f"http://127.0.0.1:{port}/health", started, log)
         yield Running(f"http://127.0.0.1:{port}", started)

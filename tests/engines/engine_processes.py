@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.ports import START_SECONDS
 
 
 @dataclass
@@ -26,13 +26,6 @@ class Running:
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
@@ -53,7 +46,9 @@ def process(command: list[str], log: Path, **environ: str) -> Iterator[subproces
             started.wait()
 
 
-def until_ok(url: str, started: subprocess.Popen[bytes], log: Path, seconds: float = 180) -> None:
+def until_ok(
+    url: str, started: subprocess.Popen[bytes], log: Path, seconds: float = START_SECONDS
+) -> None:
     until = time.monotonic() + seconds
     while True:
         with contextlib.suppress(httpx.TransportError):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from prism.http.asgi import Message, Receive, Scope, Send
 from prism.http.inprocess import Reply, call
+
+PATIENCE = 120
+"""Seconds: long, for kernels may have to be compiled first, on a machine that is busy."""
 
 
 class Fixed:
@@ -55,24 +59,25 @@ async def _reply(
 
 async def until_live(app: Any) -> None:
     """Wait for the self-test."""
-    for _ in range(500):
-        reply = await call(app, "GET", "/prism/health", patience=10)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        reply = await call(app, "GET", "/prism/health", patience=PATIENCE)
         if reply.status == 200:
             return
+        assert time.monotonic() < deadline, reply.body
         await asyncio.sleep(0.01)
-    raise AssertionError(reply.body)
 
 
 async def chat(app: Any, **more: Any) -> Reply:
     """Ask for a chat completion."""
     body = {"messages": [{"role": "user", "content": "hello"}], "stream": True, **more}
-    return await call(app, "POST", "/v1/chat/completions", body, patience=30)
+    return await call(app, "POST", "/v1/chat/completions", body, patience=60)
 
 
 async def completion(app: Any, **more: Any) -> Reply:
     """Ask for a completion."""
     body = {"prompt": "hello", "stream": True, **more}
-    return await call(app, "POST", "/v1/completions", body, patience=30)
+    return await call(app, "POST", "/v1/completions", body, patience=60)
 
 
 def events(reply: Reply) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-PATIENCE = 60
+PATIENCE = 120
 """Seconds for a server to start and to stop: long, for the machine may be busy with an engine."""
 http = httpx.Client(timeout=60)
 """One client for all tests: making one costs more than most of the requests."""
@@ -45,7 +45,7 @@ def served(app: Any, **options: Any) -> Iterator[str]:
         assert not thread.is_alive(), "the server did not stop"
 
 
-def healthy(url: str, wait: float = 20) -> dict[str, Any]:
+def healthy(url: str, wait: float = PATIENCE) -> dict[str, Any]:
     """Wait until ``/prism/health`` is green and return what it says."""
     deadline = time.monotonic() + wait
     while True:

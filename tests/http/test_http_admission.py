@@ -121,7 +121,7 @@ class Gate:
                 return inner(session, prompt)
             self.threads.add(threading.current_thread().name)
             self.reached.set()
-            assert self.open.wait(30)
+            assert self.open.wait(60)
             return inner(session, prompt) if self.instead is None else self.instead()
 
         monkeypatch.setattr(Session, "check_prompt", held)
@@ -164,7 +164,7 @@ def ask(app: Any, text: str, path: str = CHAT, **more: Any) -> asyncio.Task[Repl
 
 
 async def until(happened: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < deadline
         await anyio.sleep(0.005)
@@ -226,7 +226,7 @@ async def test_nothing_of_the_answer_is_sent_before_the_verdict(made: Any, gate:
     await anyio.sleep(0.1)
     assert out == []
     gate.open.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 60)
     assert out[0]["status"] == 200
 
 
@@ -281,10 +281,9 @@ async def test_a_fast_verdict_and_a_slow_engine(made: Any) -> None:
     engine = Engine(pause=0.3)
     app = await made(engine)
     assert said(await ask(app, LONG)) == ("one two three", "stop")
-    begun = time.perf_counter()
+    engine.pause = 600  # longer than anybody waits
     reply = await ask(app, BAD)
     assert said(reply) == (MESSAGE, "content_filter")
-    assert time.perf_counter() - begun < 3
     assert engine.told.is_set()
 
 
@@ -382,7 +381,7 @@ async def test_a_verdict_that_fails_closes(
 
 
 async def test_no_judge_to_be_had(made: Any, gate: Gate) -> None:
-    engine = Engine(pause=5)
+    engine = Engine(pause=600)
     app = await made(engine)
     app._server.pool = Pool(workers=1, waiting=0)
     # Read at once, as its bytes are few; judged beside, as its parts are judged joined, too.
@@ -449,7 +448,7 @@ async def test_a_client_that_leaves_before_the_verdict(made: Any, gate: Gate) ->
     await until(lambda: engine.ended)
     assert engine.ended == ["cancelled"]
     gate.open.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 60)
     assert out == []
     assert counted(app, 'prism_requests_total{family="chat",outcome="client_gone"}') == 1
     assert counted(app, "prism_active_requests ") == 0
@@ -468,10 +467,10 @@ async def test_the_proxys_upstream_is_hung_up_on(raw: Raw, roomy: Settings, gate
         connection.open = False
 
     app = PrismMiddleware(Proxy(Upstream(raw.url)), settings=roomy, timing=FAST)
-    async with serving(app) as url, httpx.AsyncClient(timeout=20) as client:
+    async with serving(app) as url, httpx.AsyncClient(timeout=60) as client:
         body = {"model": "busy", "messages": [{"role": "user", "content": BAD}], "stream": True}
         asked = asyncio.create_task(client.post(f"{url}{CHAT}", json=body))
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), 60)
         assert not gone
         gate.open.set()
         reply = await asked

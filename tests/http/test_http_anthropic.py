@@ -381,7 +381,7 @@ async def test_the_asynchronous_client_sees_the_same(url: str, upstream: Upstrea
 
 async def messages(app: Any, **more: Any) -> Reply:
     body = {"model": "m", "max_tokens": 9, "messages": ASK, "stream": True, **more}
-    return await call(app, "POST", "/v1/messages", body, patience=30)
+    return await call(app, "POST", "/v1/messages", body, patience=60)
 
 
 def said(reply: Reply) -> tuple[str, str | None]:

@@ -303,7 +303,7 @@ async def test_any_chunking_of_the_bytes_gives_the_same_text_and_no_leak(
 ) -> None:
     async def ask(app: Any) -> tuple[str, str | None]:
         body = {"messages": ASK, "stream": True}
-        found = events((await call(app, "POST", "/v2/chat", body, patience=30)).body)
+        found = events((await call(app, "POST", "/v2/chat", body, patience=60)).body)
         well_formed(found)
         return said(found)
 

@@ -26,7 +26,7 @@ from prism.moderator import Session
 CHAT: dict[str, Any] = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
 
 
-def until(happened: Any, wait: float = 10) -> None:
+def until(happened: Any, wait: float = 60) -> None:
     deadline = time.monotonic() + wait
     while not happened():
         assert time.monotonic() < deadline
@@ -36,7 +36,7 @@ def until(happened: Any, wait: float = 10) -> None:
 def send_and_leave(url: str, body: dict[str, Any], *, read: int) -> bytes:
     host, _, port = url.removeprefix("http://").partition(":")
     content = json.dumps(body).encode()
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(content) + content
@@ -66,11 +66,9 @@ def test_a_client_that_leaves_before_the_answer_stops_the_engine(
 def test_a_block_stops_the_engine(client: openai.OpenAI, upstream: Upstream) -> None:
     pieces = ["so ", "marzipan ", "gasket ", *["and on "] * 500]
     name = upstream.say("long", stream=chat_stream(pieces), pause=0.02)
-    began = time.monotonic()
     chunks = list(
         client.chat.completions.create(model=name, messages=CHAT["messages"], stream=True)
     )
-    assert time.monotonic() - began < 5
     assert chunks[-1].choices[0].finish_reason == "content_filter"
     until(lambda: name in upstream.cancelled)
     assert upstream.sent[name] < 100
@@ -151,7 +149,7 @@ def test_a_megabyte_is_judged_while_others_are_served(
     roomy: tuple[str, PrismMiddleware], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, _ = roomy
-    here = threading.Event()
+    here, go = threading.Event(), threading.Event()
     inner = Session.check_prompt
     threads: set[str] = set()
 
@@ -159,7 +157,7 @@ def test_a_megabyte_is_judged_while_others_are_served(
         if sum(len(m["content"]) for m in prompt) > INLINE:
             threads.add(threading.current_thread().name)
             here.set()
-            time.sleep(0.5)
+            go.wait(60)
         return inner(self, prompt)
 
     monkeypatch.setattr(Session, "check_prompt", slow)
@@ -169,10 +167,10 @@ def test_a_megabyte_is_judged_while_others_are_served(
         target=lambda: replies.append(http.post(f"{url}/v1/completions", json=big, timeout=60))
     )
     worker.start()
-    assert here.wait(30)
-    began = time.monotonic()
+    assert here.wait(60)
     assert http.post(f"{url}/v1/chat/completions", json=CHAT).status_code == 200
-    assert time.monotonic() - began < 0.45
+    assert not replies
+    go.set()
     worker.join()
     assert replies[0].json()["choices"][0]["text"] == MESSAGE
     assert all("AnyIO" in name for name in threads)
@@ -189,7 +187,7 @@ def test_full_judges_turn_requests_away(
     def stuck(self: Session, prompt: Any) -> Any:
         if sum(len(m["content"]) for m in prompt) > INLINE:
             begun.set()
-            go.wait(30)
+            go.wait(60)
         return inner(self, prompt)
 
     monkeypatch.setattr(Session, "check_prompt", stuck)
@@ -199,7 +197,7 @@ def test_full_judges_turn_requests_away(
         target=lambda: replies.append(http.post(f"{url}/v1/completions", json=big, timeout=60))
     )
     worker.start()
-    assert begun.wait(30)
+    assert begun.wait(60)
     turned_away = http.post(f"{url}/v1/completions", json=big)
     small = http.post(f"{url}/v1/chat/completions", json=CHAT)
     go.set()
@@ -270,7 +268,7 @@ async def test_the_engine_sees_the_client_go_and_is_then_cancelled(
         "type": "http", "method": "POST", "path": "/v1/chat/completions",
         "headers": [(b"content-type", b"application/json")],
     }  # fmt: skip
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await app(scope, receive, send)
     await app.selftest.stop()
     assert ended == ["cancelled"]
@@ -305,7 +303,7 @@ def test_a_slow_reader_slows_the_engine_and_not_the_others(url: str, upstream: U
     name = upstream.say("flood", stream=text_stream(["word " * 2000] * 4000))
     host, _, port = url.removeprefix("http://").partition(":")
     content = json.dumps({"model": name, "prompt": "hi", "stream": True}).encode()
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(
             b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(content) + content

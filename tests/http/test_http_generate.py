@@ -297,7 +297,7 @@ async def test_characters_cut_into_tokens_come_out_whole(settings: Settings) -> 
     )
     await until_live(app)
     request = {"token_ids": [6], "sampling_params": {}, "stream": True}
-    reply = await call(app, "POST", PATH, request, patience=30)
+    reply = await call(app, "POST", PATH, request, patience=60)
     rows = [json.loads(x[6:]) for x in reply.body.decode().splitlines() if x.startswith("data: {")]
     assert [row["token_ids"] for event in rows for row in event["choices"]] == [[11, 12], [16, 17]]
     await app.selftest.stop()

@@ -161,7 +161,7 @@ async def test_token_ids_are_judged_where_they_can_be_read(settings: Settings) -
         ([3, 3], True), ([1, 2, "tern"], False), ([[1, 2], "fine"], True), (["fine", [3]], True),
         ([[3], [1, 2, "tern"]], False),
     ):  # fmt: skip
-        reply = await call(app, "POST", "/completion", {"prompt": prompt}, patience=30)
+        reply = await call(app, "POST", "/completion", {"prompt": prompt}, patience=60)
         got = reply.json()
         got = got[0] if isinstance(got, list) else got
         assert (got["stop_type"] == "limit") is fine
@@ -281,7 +281,7 @@ async def test_any_chunking_of_the_bytes_gives_the_same_text_and_no_leak(
 ) -> None:
     async def ask(app: Any) -> tuple[str, str | None]:
         body = {"prompt": "hello", "stream": True}
-        return said(rows((await call(app, "POST", "/completion", body, patience=30)).body))
+        return said(rows((await call(app, "POST", "/completion", body, patience=60)).body))
 
     raw = b"".join(encode(event) for event in [*map(piece, pieces), final()])
     await in_any_chunks(settings, raw, pieces, places, ask)

@@ -149,7 +149,7 @@ async def test_rules_in_monitor_mode_do_not_flag(tmp_path: Path) -> None:
     app = PrismMiddleware(Upstream().app, settings=Settings.for_policy(path), timing=FAST)
     await until_live(app)
     body = {"input": "zephyr lantern"}
-    reply = await call(app, "POST", "/v1/moderations", body, patience=30)
+    reply = await call(app, "POST", "/v1/moderations", body, patience=60)
     (result,) = reply.json()["results"]
     await app.selftest.stop()
     assert result["flagged"] is False
@@ -171,7 +171,7 @@ async def test_each_tenant_is_answered_under_its_own_policy(
 
     async def ask(**headers: str) -> Reply:
         body = {"input": "zephyr lantern", "model": "red"}
-        return await call(app, "POST", "/v1/moderations", body, headers=headers, patience=30)
+        return await call(app, "POST", "/v1/moderations", body, headers=headers, patience=60)
 
     assert (await ask()).status == 401
     for key, flagged, tenant in ((red, True, "red"), (blue, False, "blue")):
@@ -185,7 +185,7 @@ async def test_nothing_is_answered_before_the_layers_are_live(settings: Settings
     upstream = Upstream()
     upstream.models_status = 500
     app = PrismMiddleware(upstream.app, settings=settings, timing=FAST)
-    reply = await call(app, "POST", "/v1/moderations", {"input": "hello"}, patience=30)
+    reply = await call(app, "POST", "/v1/moderations", {"input": "hello"}, patience=60)
     await app.selftest.stop()
     assert reply.status == 503
 

@@ -313,7 +313,7 @@ async def test_any_chunking_of_the_bytes_gives_the_same_text_and_no_leak(
     settings: Settings, pieces: list[str], places: list[int], crlf: bool
 ) -> None:
     async def ask(app: Any) -> tuple[str, str | None]:
-        reply = await call(app, "POST", "/api/generate", {"prompt": "hello"}, patience=30)
+        reply = await call(app, "POST", "/api/generate", {"prompt": "hello"}, patience=60)
         got = [json.loads(line) for line in reply.body.decode().split("\n") if line]
         return "".join(row["response"] for row in got), got[-1]["done_reason"]
 

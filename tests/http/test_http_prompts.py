@@ -170,7 +170,7 @@ def test_media_passes_unread_and_the_receipt_says_so(url: str, upstream: Upstrea
 def test_a_flagged_prompt_passes_and_is_counted(url: str) -> None:
     assert ask(url, {"messages": [{"role": "user", "content": "plaid thunder"}]}) == "fine"
     counted = 'action="flag",category="tox",enforced="true",stage="prompt"'
-    deadline = time.monotonic() + 10  # counted when the engine's part is over, too
+    deadline = time.monotonic() + 60  # counted when the engine's part is over, too
     while counted not in http.get(f"{url}/prism/metrics").text:
         assert time.monotonic() < deadline
 

@@ -461,7 +461,7 @@ def test_other_routes_and_methods_of_stored_responses_are_denied(url: str) -> No
 
 async def respond(app: Any, **more: Any) -> Reply:
     body = {"model": "m", "input": "hello", "stream": True, **more}
-    return await call(app, "POST", "/v1/responses", body, patience=30)
+    return await call(app, "POST", "/v1/responses", body, patience=60)
 
 
 def bodies(reply: Reply) -> list[dict[str, Any]]:

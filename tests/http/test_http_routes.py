@@ -21,7 +21,7 @@ CHAT = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
 def raw_request(url: str, target: str, method: str = "POST", body: bytes = b"{}") -> bytes:
     """Send a request line as it is: HTTP clients tidy paths up."""
     host, _, port = url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = f"{method} {target} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
         head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         connection.sendall(head.encode("latin-1") + body)

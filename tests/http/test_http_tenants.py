@@ -112,7 +112,7 @@ async def ask(
 ) -> Reply:
     body = {"model": "small", "messages": [{"role": "user", "content": text}], **more}
     sent = {**(bearer(key) if key is not None else {}), **(headers or {})}
-    return await call(app, "POST", "/v1/chat/completions", body, headers=sent, patience=30)
+    return await call(app, "POST", "/v1/chat/completions", body, headers=sent, patience=60)
 
 
 def reason(reply: Reply) -> str:
@@ -153,7 +153,7 @@ async def test_each_tenant_is_under_its_own_policy(house: House) -> None:
             assert marks == {(name, policy.digest)}
             house.upstream.seen.clear()
             house.upstream.stamps.clear()
-        metrics = (await call(app, "GET", "/prism/metrics", patience=5)).body
+        metrics = (await call(app, "GET", "/prism/metrics", patience=60)).body
         assert b'="red"' not in metrics
         assert b"blue" not in metrics
 
@@ -198,7 +198,7 @@ async def test_nobody_gets_in_without_a_key_that_is_known(
         error = refused(await ask(app, None, headers=headers), 401, code)
         assert error["type"] == "authentication_error"
         # … whatever the body is: nothing of it is read before.
-        broken = await call(app, "POST", "/v1/completions", "{", headers=headers, patience=5)
+        broken = await call(app, "POST", "/v1/completions", "{", headers=headers, patience=60)
         refused(broken, 401, code)
         assert broken.headers["www-authenticate"] == "Bearer"
         assert house.upstream.seen == []
@@ -338,7 +338,7 @@ async def test_requests_per_minute(house: House) -> None:
         house.clock.now += 1
         assert (await ask(app, red)).status == 200
         # Other routes that need the key are counted, too.
-        listed = await call(app, "GET", "/v1/models", headers=bearer(red), patience=5)
+        listed = await call(app, "GET", "/v1/models", headers=bearer(red), patience=60)
         refused(listed, 429, "rate_limit_exceeded")
         assert len(house.upstream.seen) == 4
 
@@ -360,12 +360,14 @@ async def test_characters_per_minute_count_what_comes_in_and_what_goes_out(house
 
 async def test_concurrent_streams(house: House) -> None:
     house.limit("red", concurrent_streams=2)
-    house.upstream.say("slow", stream=chat_stream(["a", "b"]), body=chat_body("c"), pause=0.2)
+    house.upstream.say("slow", stream=chat_stream(["a", "b"]), body=chat_body("c"), pause=0.5)
     house.upstream.say("broken", stream=chat_stream(["a", "b"]), fail_after=1)
     async with house.open() as app:
         red, blue = house.keys["red"], house.keys["blue"]
         running = [asyncio.create_task(ask(app, red, model="slow", stream=True)) for _ in "ab"]
-        await asyncio.sleep(0.1)
+        while len(house.upstream.seen) < 2:
+            assert not any(task.done() for task in running)
+            await asyncio.sleep(0.01)
         late = await ask(app, red)
         refused(late, 429, "rate_limit_exceeded")
         assert late.headers["retry-after"] == "1"
@@ -388,7 +390,9 @@ async def test_a_client_that_hangs_up_gives_its_place_back(house: House) -> None
     async with house.open() as app:
         red = house.keys["red"]
         task = asyncio.create_task(ask(app, red, model="hangs"))
-        await asyncio.sleep(0.1)
+        while not house.upstream.seen:
+            assert not task.done()
+            await asyncio.sleep(0.01)
         refused(await ask(app, red), 429, "rate_limit_exceeded")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -404,7 +408,7 @@ async def test_a_prompt_judged_beside_the_engine_takes_and_gives_back_one_place(
     inner = Session.check_prompt
 
     def held(session: Session, prompt: Any) -> Any:
-        assert len(str(prompt)) < INLINE or go.wait(20)
+        assert len(str(prompt)) < INLINE or go.wait(60)
         return inner(session, prompt)
 
     monkeypatch.setattr(Session, "check_prompt", held)
@@ -438,7 +442,7 @@ async def test_sizes(house: House) -> None:
         refused(await ask(app, blue, "a" * 50_001), 413, "prompt_too_long")
         refused(await ask(app, blue, n=5), 400, "out_of_range")
         sent = {"prompt": "a" * 3000}
-        tokens = await call(app, "POST", "/tokenize", sent, headers=bearer(red), patience=5)
+        tokens = await call(app, "POST", "/tokenize", sent, headers=bearer(red), patience=60)
         refused(tokens, 413, "body_too_large")
 
 
@@ -461,17 +465,19 @@ async def test_the_tenants_key_ends_here_and_the_engines_goes_on(
 async def test_what_tenants_and_strangers_see_of_other_routes(house: House) -> None:
     async with house.open(api_keys=["engine-key"]) as app:
         for path in ("/prism/health", "/prism/metrics", "/health", "/version"):
-            reply = await call(app, "GET", path, patience=5)
+            reply = await call(app, "GET", path, patience=60)
             assert reply.status == 200
             for hidden in ('"red"', "blue", *house.keys["red"].split("_")[1:]):
                 assert hidden not in reply.body.decode()
         for method, path in (("GET", "/v1/models"), ("POST", "/tokenize")):
-            reply = await call(app, method, path, {}, patience=5)
+            reply = await call(app, method, path, {}, patience=60)
             refused(reply, 401, "missing_api_key")
-            reply = await call(app, method, path, {}, headers=bearer(house.keys["red"]), patience=5)
+            reply = await call(
+                app, method, path, {}, headers=bearer(house.keys["red"]), patience=60
+            )
             assert reply.status == 200
         preflight = {"origin": "https://x.example", "access-control-request-method": "POST"}
-        reply = await call(app, "OPTIONS", "/v1/models", headers=preflight, patience=5)
+        reply = await call(app, "OPTIONS", "/v1/models", headers=preflight, patience=60)
         assert reply.status != 401  # a browser sends no key with it
 
 
@@ -530,7 +536,7 @@ async def test_the_token_layers_refusal_is_known_in_the_tenants_words(house: Hou
             house.upstream.say("refuses", body=text_body(f"Well. Not in the {name} house."))
             sent = {"model": "refuses", "prompt": "hello"}
             headers = bearer(house.keys[name])
-            reply = await call(app, "POST", "/v1/completions", sent, headers=headers, patience=5)
+            reply = await call(app, "POST", "/v1/completions", sent, headers=headers, patience=60)
             assert reason(reply) == "content_filter"
         strictest = settings.strictest.message()
         house.upstream.say("strictest", body=chat_body(strictest))
@@ -589,7 +595,7 @@ async def test_a_slow_disk_holds_a_request_up_for_a_while_only(
         reload = store.reload
 
         def slow() -> Any:
-            go_on.wait(10)
+            go_on.wait(60)
             return reload()
 
         monkeypatch.setattr(store, "reload", slow)

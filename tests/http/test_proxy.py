@@ -57,7 +57,7 @@ async def test_a_request_is_passed_on(raw: Raw) -> None:
     upstream = Upstream(raw.url)
     reply = await call(
         Proxy(upstream), "POST", "/tokenize", {"content": "grüße"}, headers={"x-mine": "1"},
-        extra={"query_string": b"a=1&b=%20&c=\xc3"}, patience=10,
+        extra={"query_string": b"a=1&b=%20&c=\xc3"}, patience=60,
     )  # fmt: skip
     await upstream.aclose()
     request = raw.requests[0]
@@ -78,7 +78,7 @@ async def test_what_is_for_this_connection_or_this_server_stays_here(raw: Raw) -
         # llama-server would go on without its client, and keep what it says for others to fetch.
         "x-conversation-id": "abc", "last-event-id": "7",
     }  # fmt: skip
-    await call(Proxy(upstream), "POST", "/tokenize", {}, headers=sent, patience=10)
+    await call(Proxy(upstream), "POST", "/tokenize", {}, headers=sent, patience=60)
     await upstream.aclose()
     names = {name for name, _ in raw.requests[0].headers}
     assert names == {"host", "content-length", "content-type", "authorization"}
@@ -94,9 +94,9 @@ async def test_an_answer_is_passed_on_without_what_was_for_its_connection(raw: R
         )  # fmt: skip
 
     async with serving(Proxy(Upstream(raw.url)), moderated=False) as url:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             reply = await client.post(f"{url}/tokenize", json={"model": "cookies"})
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             again = await client.post(f"{url}/tokenize", json={"model": "cookies"})
     assert reply.status_code == 418
     assert reply.headers.get_list("set-cookie") == ["a=1", "b=2"]
@@ -112,7 +112,7 @@ async def test_an_answer_is_passed_on_without_what_was_for_its_connection(raw: R
 async def test_a_path_in_front_of_the_routes(raw: Raw) -> None:
     for url in (f"{raw.url}/api/llm", f"{raw.url}/api/llm/"):
         upstream = Upstream(url)
-        await call(Proxy(upstream), "GET", "/v1/models", patience=10)
+        await call(Proxy(upstream), "GET", "/v1/models", patience=60)
         await upstream.aclose()
     assert [request.target for request in raw.requests] == ["/api/llm/v1/models"] * 2
 
@@ -123,7 +123,7 @@ async def test_a_redirect_is_not_followed(raw: Raw) -> None:
         await connection.answer(b"", "location: http://elsewhere.invalid/", status="307 Moved")
 
     upstream = Upstream(raw.url)
-    reply = await call(Proxy(upstream), "POST", "/tokenize", {"model": "moved"}, patience=10)
+    reply = await call(Proxy(upstream), "POST", "/tokenize", {"model": "moved"}, patience=60)
     await upstream.aclose()
     assert reply.status == 502
     assert reply.json()["error"]["code"] == "upstream_redirect"
@@ -137,7 +137,7 @@ async def test_the_environments_proxies_are_none_of_its_business(
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     upstream = Upstream(raw.url)
-    reply = await call(Proxy(upstream), "GET", "/v1/models", patience=10)
+    reply = await call(Proxy(upstream), "GET", "/v1/models", patience=60)
     await upstream.aclose()
     assert reply.status == 200
 
@@ -151,8 +151,8 @@ async def test_https_is_verified(tmp_path: Path) -> None:
     server = Raw()
     await server.start(context)
     trusting, strict = Upstream(server.url, ca=known), Upstream(server.url)
-    fine = await call(Proxy(trusting), "GET", "/v1/models", patience=10)
-    refused = await call(Proxy(strict), "GET", "/v1/models", patience=10)
+    fine = await call(Proxy(trusting), "GET", "/v1/models", patience=60)
+    refused = await call(Proxy(strict), "GET", "/v1/models", patience=60)
     for upstream in (trusting, strict):
         await upstream.aclose()
     await server.stop()
@@ -169,7 +169,7 @@ async def test_connections_are_used_again_after_streams_too(raw: Raw, settings: 
 
     upstream = Upstream(raw.url)
     app = PrismMiddleware(Proxy(upstream), settings=settings, timing=FAST)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
         before = raw.connections
         for stream in (False, True) * 5:
             name = "talk" if stream else "fine"
@@ -184,7 +184,7 @@ async def test_the_self_test_says_which_probe_it_ran(raw: Raw, settings: Setting
     upstream = Upstream(raw.url)
     app = PrismMiddleware(Proxy(upstream), settings=settings, timing=FAST)
     await until_live(app)
-    health = (await call(app, "GET", "/prism/health", patience=10)).json()
+    health = (await call(app, "GET", "/prism/health", patience=60)).json()
     await app.selftest.stop()
     await upstream.aclose()
     assert health["layers"]["text.output"] == {
@@ -204,10 +204,10 @@ async def test_until_the_upstream_is_there_nothing_is_served(settings: Settings)
     upstream = Upstream(server.url)
     app = PrismMiddleware(Proxy(upstream), settings=settings, timing=FAST)
     assert (await completion(app, stream=False)).status == 503
-    health = await call(app, "GET", "/prism/health", patience=10)
+    health = await call(app, "GET", "/prism/health", patience=60)
     assert health.status == 503
     assert "502" in health.json()["layers"]["text.prompt"]["detail"]
-    assert (await call(app, "GET", "/health", patience=10)).status == 503
+    assert (await call(app, "GET", "/health", patience=60)).status == 503
     await server.start(port=int(server.url.rpartition(":")[2]))
     await until_live(app)
     await app.selftest.stop()

@@ -66,28 +66,39 @@ def test_the_digest_keeps_parts_apart(tmp_path: Path) -> None:
 
 
 def test_two_runs_in_one_clone_wait_for_each_other(tree: Tree) -> None:
+    """Each says that it is in, and stays until its standard input is closed."""
     code = (
-        f"import sys, time; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
         "from pathlib import Path\n"
         "from boot.tree import locked\n"
         f"with locked(Path({str(tree.root / 'lock')!r}), 'a test'):\n"
         "    print('in', flush=True)\n"
-        "    time.sleep(0.6)\n"
-        "    print('out', flush=True)\n"
+        "    sys.stdin.read()\n"
     )
-    with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as first:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(python(code), stdin=pipe, stdout=pipe, text=True) as first:
+        assert first.stdin is not None
         assert first.stdout is not None
         assert first.stdout.readline() == "in\n"
-        second = subprocess.run(python(code), capture_output=True, text=True, check=True)
-        # The second got in only after the first was out.
-        assert first.poll() is not None or first.wait(timeout=5) == 0
-    assert f"(process {first.pid}) is busy with a test; waiting" in second.stderr
+        with subprocess.Popen(
+            python(code), stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        ) as second:
+            assert second.stdin is not None
+            assert second.stdout is not None
+            assert second.stderr is not None
+            told = second.stderr.readline()
+            assert f"(process {first.pid}) is busy with a test; waiting" in told
+            assert first.poll() is None
+            first.stdin.close()
+            assert second.stdout.readline() == "in\n"
+            second.stdin.close()
+    assert (first.returncode, second.returncode) == (0, 0)
 
 
 def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     grandchild = (
-        f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+        f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     )
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
     with subprocess.Popen(python(code), process_group=0) as child:
@@ -96,7 +107,7 @@ def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:
         shell.stop(child)
 
     pid = int(note.read_text(encoding="utf-8"))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and running(pid):
         time.sleep(0.02)
     assert not running(pid)
@@ -112,8 +123,11 @@ def running(pid: int) -> bool:
 
 def test_a_command_that_outlives_its_caller_keeps_the_lock(tree: Tree) -> None:
     """Only this process is killed; what it was running still writes into the tree."""
-    lock, begun = tree.root / "lock", tree.root / "begun"
-    inner = f"import time; open({str(begun)!r}, 'w').close(); time.sleep(4)"
+    lock, begun, over = tree.root / "lock", tree.root / "begun", tree.root / "over"
+    inner = (
+        f"import os, time\nopen({str(begun)!r}, 'w').close()\n"
+        f"while not os.path.exists({str(over)!r}): time.sleep(0.02)"
+    )
     code = (
         f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
         "from pathlib import Path\n"
@@ -130,5 +144,6 @@ def test_a_command_that_outlives_its_caller_keeps_the_lock(tree: Tree) -> None:
 
     with lock.open() as handle, pytest.raises(BlockingIOError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    over.touch()
     with locked(lock, "a test"):
         pass

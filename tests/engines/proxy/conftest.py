@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from engine_processes import Running, free_port, process, until_ok
+from engine_processes import Running, process, until_ok
+from tests.ports import START_SECONDS, free_port
 
 HERE = Path(__file__).parent
 Start = Callable[..., contextlib.AbstractContextManager[Running]]
@@ -68,7 +69,7 @@ def start_proxy(patterns_policy: Path, tmp_path_factory: pytest.TempPathFactory)
         command = [str(Path(sys.executable).with_name("prism")), "proxy", "--upstream", upstream]
         command += ["--policy", str(patterns_policy), "--port", "0", *options]
         with process(command, log) as started:
-            until = time.monotonic() + 60
+            until = time.monotonic() + START_SECONDS
             while not (told := re.search(r"prism: health: (\S+)\n", log.read_text())):
                 assert started.poll() is None, log.read_text()
                 assert time.monotonic() < until, log.read_text()

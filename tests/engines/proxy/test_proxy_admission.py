@@ -42,7 +42,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
     def held(session: Session, prompt: Any) -> Decision:
         if "vorquelle" not in str(prompt):
-            assert go.wait(60)
+            assert go.wait(120)
         return inner(session, prompt)
 
     monkeypatch.setattr(Session, "check_prompt", held)
@@ -74,7 +74,7 @@ def running(url: str) -> float:
 async def until(happened: Callable[[], bool]) -> float:
     begun = time.monotonic()
     while not await asyncio.to_thread(happened):
-        assert time.monotonic() - begun < 60
+        assert time.monotonic() - begun < 120
         await asyncio.sleep(0.02)
     return time.monotonic() - begun
 

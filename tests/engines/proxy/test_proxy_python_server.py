@@ -26,7 +26,7 @@ def client(proxy: Any) -> Iterator[openai.OpenAI]:
 
 
 def test_the_self_test_went_through_the_engine(proxy: Any) -> None:
-    health = httpx.get(f"{proxy.url}/prism/health").json()
+    health = httpx.get(f"{proxy.url}/prism/health", timeout=60).json()
     assert health["layers"]["text.output"]["detail"] == (
         "withholds the self-test's phrase in answers "
         "(streams tried on their own: the engine does not echo prompts in them)"

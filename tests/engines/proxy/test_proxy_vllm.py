@@ -103,7 +103,7 @@ BLOCKS = {"messages": "refusal"}  # what each API calls a block
 
 
 def test_the_self_test_went_through_the_engine(moderated: Any) -> None:
-    health = httpx.get(f"{moderated.url}/prism/health").json()
+    health = httpx.get(f"{moderated.url}/prism/health", timeout=60).json()
     assert health["layers"]["text.output"]["detail"] == (
         "withholds the self-test's phrase in answers"
     )
@@ -141,7 +141,7 @@ def test_what_it_may_not_say_stays_here(vllm: Any, moderated: Any, api: str, str
 
 
 def metric(vllm: Any, name: str) -> float:
-    text = httpx.get(f"{vllm.url}/metrics").text
+    text = httpx.get(f"{vllm.url}/metrics", timeout=60).text
     rows = [line for line in text.splitlines() if line.startswith(name)]
     assert rows, name
     return sum(float(line.rpartition(" ")[2]) for line in rows)
@@ -153,7 +153,7 @@ def generated(vllm: Any) -> float:
 
 def written(vllm: Any) -> float:
     """How many tokens vLLM wrote; requests that it gave up are in no other count of its."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while metric(vllm, "vllm:num_requests_running"):
         assert time.monotonic() < until
         time.sleep(0.1)

@@ -12,11 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
-from engine_processes import free_port
+from tests.ports import START_SECONDS, free_port
 from vllm_runs import ADMIN_KEY, API_KEY, HERE, Server, result_of
 from vllm_texts import VLLM_POLICY
-
-START_SECONDS = 420
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +77,7 @@ def server(
         finally:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -99,7 +97,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> list[int]:
         if process.poll() is not None:
             break
         try:
-            seen.append(httpx.get(f"{url}/prism/health", timeout=10).status_code)
+            seen.append(httpx.get(f"{url}/prism/health", timeout=60).status_code)
         except httpx.HTTPError:
             time.sleep(1)
             continue

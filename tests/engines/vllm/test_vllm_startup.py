@@ -89,7 +89,7 @@ def failing(vllm_model, vllm_env, tmp_path_factory):
 @pytest.mark.parametrize("name", MISTAKES)
 def test_the_server_itself_exits_with_the_reason(failing, name):
     run, log = failing[name]
-    code = run.wait(240)
+    code = run.wait(420)
     said = log.read_text()
     assert code == 2, said
     assert MISTAKES[name][2] in said
@@ -118,7 +118,7 @@ for call in (
         capture_output=True,
         text=True,
         env=vllm_env | {"VLLM_PLUGINS": "another"},
-        timeout=240,
+        timeout=420,
         check=False,
     )
     lines = [x for x in run.stdout.splitlines() if x.startswith("UnprotectedError")]

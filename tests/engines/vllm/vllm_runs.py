@@ -16,7 +16,7 @@ API_KEY = "key-of-the-tests"
 ADMIN_KEY = "operators-key-of-the-tests"
 
 
-def result_of(script: str, *args: str, env: dict[str, str], timeout: float = 600) -> Any:
+def result_of(script: str, *args: str, env: dict[str, str], timeout: float = 1200) -> Any:
     """Run a script of this folder and return the JSON it prints."""
     run = subprocess.run(
         [sys.executable, str(HERE / script), *args],
