@@ -232,7 +232,7 @@ def test_a_verdict_that_comes_in_while_another_is_made_is_not_lost(monkeypatch):
             assert session.check_prompt(S).blocked  # as from the other thread, in between
         return decision
 
-    monkeypatch.setattr("prism.moderator.decide", slow)
+    monkeypatch.setattr("prism.session.decide", slow)
     session.feed("a copper kettle sings")
     assert begun
     assert session.decision.blocked
@@ -241,3 +241,39 @@ def test_a_verdict_that_comes_in_while_another_is_made_is_not_lost(monkeypatch):
 def test_what_a_whole_output_answers_is_known_but_not_judged():
     assert not MODERATOR.check_output("fine", prompt="tell me of the zephyr lantern").blocked
     assert list(MODERATOR.check_output("fine", prompt=S).tiers) == ["output.patterns"]
+
+
+@pytest.mark.parametrize("on_failure", ["close", "open"])
+def test_a_whole_text_gets_the_sessions_verdict(on_failure, monkeypatch):
+    """Where nothing is found a check goes without a session, and says the same."""
+    moderator = Moderator(policy(rule("lantern", [S]), on_tier_failure=on_failure))
+    opened = []
+    session = moderator.session
+    monkeypatch.setattr(moderator, "session", lambda: opened.append(1) or session())
+
+    def by_session(text):
+        streamed = session()
+        streamed.feed(text)
+        streamed.finish()
+        return session().check_prompt(text), streamed.decision
+
+    def by_check(text):
+        return moderator.check_prompt(text), moderator.check_output(text)
+
+    for text in ("", "a harmless text", "a lantern, zephyr", f"the {S} and more", S):
+        assert by_check(text) == by_session(text), text
+    assert len(opened) == 4  # for the two texts with the phrase
+    nothing = moderator.check_prompt("a harmless text")
+    assert nothing.tiers == {"prompt.patterns": TierState.RAN}
+    with pytest.raises(TypeError):
+        nothing.tiers["prompt.patterns"] = TierState.FAILED
+
+    def broken(self, text=""):
+        raise RuntimeError("broken")
+
+    for method in ("feed", "finish"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Scanner, method, broken)
+            found = by_check("a harmless text")
+            assert found == by_session("a harmless text")
+            assert [decision.blocked for decision in found] == [on_failure == "close"] * 2

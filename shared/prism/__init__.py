@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prism.decide import decide
-    from prism.moderator import Moderator, Session
+    from prism.moderator import Moderator
     from prism.policy import PolicyError, load_policy
+    from prism.session import Session
     from prism.types import Action, Decision, Finding, Mode, Released, Stage, TierState
 
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ __all__ = [
 _HOME = {
     "decide": "prism.decide",
     "Moderator": "prism.moderator",
-    "Session": "prism.moderator",
+    "Session": "prism.session",
     "PolicyError": "prism.policy",
     "load_policy": "prism.policy",
 }

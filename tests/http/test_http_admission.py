@@ -29,7 +29,7 @@ from prism.http.inprocess import Reply, call
 from prism.http.pool import INLINE, Pool
 from prism.http.proxy import Proxy
 from prism.http.upstream import Timeouts, Upstream
-from prism.moderator import Session
+from prism.session import Session
 from prism.types import Decision
 
 LONG = "lorem ipsum " * (INLINE // 6)

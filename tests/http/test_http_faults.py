@@ -21,7 +21,7 @@ from prism.config import Limits, Settings
 from prism.http import PrismMiddleware
 from prism.http.errors import Unavailable
 from prism.http.pool import INLINE, Pool
-from prism.moderator import Session
+from prism.session import Session
 
 CHAT: dict[str, Any] = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
 

@@ -18,8 +18,8 @@ from prism.http.asgi import Receive, Scope, Send
 from prism.http.inprocess import call
 from prism.http.middleware import API_KEY_ENV
 from prism.http.selftest import SCOPE_KEY, Timing
-from prism.moderator import Session
 from prism.policy.compiled import SELFTEST_PHRASE
+from prism.session import Session
 from prism.types import Action, Decision
 
 CHAT: dict[str, Any] = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}

@@ -332,7 +332,7 @@ async def test_an_error_in_the_judge_lets_nothing_out(
     engine = Fixed([encode(event) for event in chat_stream(["some text", " more text"])])
     app = moderated(settings, engine)
     await until_live(app)
-    from prism.moderator import Session
+    from prism.session import Session
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ZeroDivisionError

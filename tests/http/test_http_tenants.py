@@ -22,7 +22,7 @@ from prism.http.inprocess import Reply, call
 from prism.http.pool import INLINE
 from prism.http.selftest import Timing
 from prism.http.tenancy import LOOK, PAUSE, Tenancy
-from prism.moderator import Session
+from prism.session import Session
 from prism.tenants import change
 
 FAST = Timing(first_retry=0.02, last_retry=0.2, probe=10.0, recheck=5.0)

@@ -16,8 +16,8 @@ import anyio
 from prism.http.errors import HttpError, Unavailable
 from prism.http.family import Call
 from prism.http.pool import INLINE, Pool
-from prism.moderator import Session
 from prism.record.metrics import Metrics
+from prism.session import Session
 
 _log = logging.getLogger("prism.http")
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import anyio.to_thread
 
+from prism.conversation import prompt_text
 from prism.http.errors import Unavailable
-from prism.moderator import Session, prompt_text
 from prism.record.audit import AuditError, AuditLog, AuditSettings, Record
 from prism.record.metrics import Metrics
 from prism.record.receipt import Receipt
+from prism.session import Session
 from prism.types import Decision, Finding, Stage
 
 Messages = Sequence[Mapping[str, Any]]

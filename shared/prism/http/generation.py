@@ -19,8 +19,8 @@ from prism.http.locales import pick
 from prism.http.selftest import SCOPE_KEY, Probe
 from prism.http.server import Server, stamped
 from prism.http.tenancy import Guest
-from prism.moderator import Session
 from prism.record.receipt import HEADER, Receipt
+from prism.session import Session
 from prism.types import Stage
 
 

@@ -13,7 +13,7 @@ from prism.record.metrics import Metrics
 from prism.types import Action, Decision
 
 if TYPE_CHECKING:
-    from prism.moderator import Session
+    from prism.session import Session
 
 _log = logging.getLogger("prism.http")
 

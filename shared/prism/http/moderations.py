@@ -16,8 +16,8 @@ from prism.decide import BUILT_IN
 from prism.http import prompts
 from prism.http.errors import BadRequest
 from prism.http.family import Call, Json, Reading
-from prism.moderator import Session
 from prism.policy.compiled import CompiledPolicy
+from prism.session import Session
 from prism.taxonomy import taxonomy
 from prism.types import Action, Decision, Mode, Stage, TierState
 

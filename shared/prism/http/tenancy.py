@@ -27,9 +27,10 @@ from prism.http.errors import (
     Unauthorised,
 )
 from prism.http.family import Call, Reading
-from prism.moderator import Moderator, Session
+from prism.moderator import Moderator
 from prism.policy.compiled import CompiledPolicy
 from prism.record.metrics import Metrics
+from prism.session import Session
 from prism.steer.stamp import Stamp
 from prism.tenants.directory import Directory, KeyState, Tenant
 from prism.tenants.limits import Clock, Meter

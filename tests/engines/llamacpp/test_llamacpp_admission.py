@@ -13,7 +13,7 @@ pytestmark = pytest.mark.engine
 
 SLOW = """
 import time
-from prism.moderator import Session
+from prism.session import Session
 inner = Session.check_prompt
 def slow(session, prompt):
     time.sleep(1.0 if "linger" in str(prompt) else 0.0)

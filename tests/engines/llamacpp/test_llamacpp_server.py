@@ -387,7 +387,7 @@ import llamacpp_prism.layer
 llamacpp_prism.layer.install = lambda llama, choose, **options: llama
 """
 NO_OUTPUT_FILTER = """
-from prism.moderator import Session
+from prism.session import Session
 Session.flow = lambda self, text, *place, **more: text
 Session.end = lambda self, *place: ""
 """

@@ -21,7 +21,7 @@ from prism.http import PrismMiddleware
 from prism.http.inprocess import Reply, call
 from prism.http.proxy import Proxy
 from prism.http.upstream import Upstream
-from prism.moderator import Session
+from prism.session import Session
 from prism.types import Decision
 
 pytestmark = pytest.mark.engine
