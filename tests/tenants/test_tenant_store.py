@@ -225,6 +225,11 @@ WRONG = {
         "tenants/acme.yaml:3:13: overrides.extends: is not a known key; the keys here are "
         "locale, messages, tiers, on_tier_failure, unknown_language, watermark, rules",
     ),
+    "override with a list in a file": (
+        HEAD + "overrides:\n  rules:\n    - id: house\n      phrases_from: names.txt\n",
+        "tenants/acme.yaml:6:21: overrides.rules[0].phrases_from: is read for policy files only; "
+        "write the phrases here, or the list into the policy's own file",
+    ),
     "override without a message": (
         HEAD + "overrides: {locale: de}\n",
         "tenants/acme.yaml:3:21: overrides.locale: there is no message in the default locale "

@@ -2,7 +2,7 @@
 
 from prism.documents.problems import Problem, ProblemsError, did_you_mean, one_of
 from prism.documents.shipped import shipped_dir
-from prism.documents.tree import MAX_BYTES, Document, Node, NodePath, dotted, parse, read
+from prism.documents.tree import MAX_BYTES, Document, Node, NodePath, dotted, parse, read, read_text
 from prism.documents.validate import Model, custom_error, validate
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "one_of",
     "parse",
     "read",
+    "read_text",
     "shipped_dir",
     "validate",
 ]

@@ -94,6 +94,13 @@ class Document:
             node = child
         return where
 
+    def has(self, path: NodePath) -> bool:
+        """Return whether something stands at ``path``."""
+        node: Node | None = self.root
+        for step in path:
+            node = node.child(step) if node is not None else None
+        return node is not None
+
     def problem(self, path: NodePath, message: str, fix: str, *, of_key: bool = False) -> Problem:
         """Return a problem with the value (or the key) at ``path``."""
         line, column = self.position(path, of_key=of_key)
@@ -111,30 +118,41 @@ def dotted(path: NodePath) -> str:
 def read(path: Path, *, name: str | None = None) -> Document:
     """Read and parse the file at ``path``. Raises ``ProblemsError``."""
     file = name or str(path)
+    fix = "split it, with `extends` between"
+    return parse(read_text(path, file, kind="a YAML file", most=MAX_BYTES, too_large=fix), file)
+
+
+def read_text(path: Path, file: str, *, kind: str, most: int, too_large: str) -> str:
+    """Return the UTF-8 text at ``path``, of at most ``most`` bytes (a multiple of a MiB).
+
+    ``file`` is what problems call it, ``kind`` what it should be, ``too_large`` what to do about
+    one that is longer. Raises ``ProblemsError``.
+    """
 
     def fail(message: str, fix: str, line: int = 0, column: int = 0) -> ProblemsError:
         return ProblemsError([Problem(file, line, column, "", message, fix)])
 
     try:
         with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)  # bounded: the path may be a device
+            raw = stream.read(most + 1)  # bounded: the path may be a device
     except FileNotFoundError:
         raise fail("no such file", "check the path") from None
     except IsADirectoryError:
-        raise fail("is a folder, not a file", "name a YAML file") from None
+        raise fail("is a folder, not a file", f"name {kind}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise fail(f"can't be read: {reason}", "check the path and its permissions") from None
-    if len(raw) > MAX_BYTES:
-        raise fail(
-            f"is larger than {MAX_BYTES // 1024 // 1024} MiB", "split it, with `extends` between"
-        )
+    if len(raw) > most:
+        raise fail(f"is larger than {most // 1024 // 1024} MiB", too_large)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise fail("is UTF-16, not UTF-8", "save the file as UTF-8", 1, 1)
     if b"\x00" in raw:
-        raise fail("is a binary file, not YAML", "name a YAML file saved as UTF-8")
+        raise fail(
+            f"is a binary file, not {kind.split(maxsplit=1)[1].removesuffix(' file')}",
+            f"name {kind} saved as UTF-8",
+        )
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         before = raw[raw.rfind(b"\n", 0, error.start) + 1 : error.start]
@@ -144,7 +162,6 @@ def read(path: Path, *, name: str | None = None) -> Document:
             line,
             len(before.decode("utf-8", "replace")) + 1,
         ) from None
-    return parse(text, file)
 
 
 def parse(text: str, file: str) -> Document:

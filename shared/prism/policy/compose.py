@@ -105,6 +105,10 @@ def compose(layers: Sequence[Layer]) -> tuple[Composed, list[Problem]]:
                 problems.append(layer.document.problem((*path, "id"), message, fix))
                 continue
             seen[entry.id] = index
+            if entry.phrases_from is not None:  # the loader has read those of policy files
+                message = "is read for policy files only"
+                fix = "write the phrases here, or the list into the policy's own file"
+                problems.append(layer.document.problem((*path, "phrases_from"), message, fix))
             _put_rule(composed.rules, entry, layer.document, path)
     for rule in composed.rules.values():
         problems.extend(_incomplete(rule, composed.rules))
@@ -128,7 +132,10 @@ def _put_rule(
     rule = rules.setdefault(entry.id, ComposedRule(entry.id, place))
     rule.place = place
     for key in entry.model_fields_set - {"id"}:
-        rule.keys[key] = Sourced(getattr(entry, key), document, (*path, key))
+        written = (*path, key)
+        if key == "phrases" and not document.has(written):
+            written = (*path, "phrases_from")
+        rule.keys[key] = Sourced(getattr(entry, key), document, written)
 
 
 def _incomplete(rule: ComposedRule, rules: Mapping[str, ComposedRule]) -> Iterable[Problem]:

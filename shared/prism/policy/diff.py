@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -106,4 +107,10 @@ def list_change(old: Any, new: Any) -> tuple[list[Any], list[Any]] | None:
     """Return what a list lost and gained; ``None`` where the values aren't lists."""
     if not (isinstance(old, list) and isinstance(new, list)):
         return None
-    return [x for x in old if x not in new], [x for x in new if x not in old]
+    return _missing(old, new), _missing(new, old)
+
+
+def _missing(items: list[Any], others: list[Any]) -> list[Any]:
+    """Return those of ``items`` that aren't among ``others``; there may be 100,000 of each."""
+    known = {json.dumps(item, sort_keys=True) for item in others}
+    return [item for item in items if json.dumps(item, sort_keys=True) not in known]

@@ -154,13 +154,15 @@ def _doubtful_phrases(rule: ComposedRule) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for index, phrase in enumerate(source.value):
         plain = normalise_phrase(phrase)
+        # Those of `phrases_from` come behind the ones written here.
+        place = (index,) if source.document.has((*source.path, index)) else ()
         if plain in seen:
             message = f"{phrase!r} is the same as {seen[plain]!r} to the matcher"
-            yield _warn(source.problem(message, "remove one of them", index))
+            yield _warn(source.problem(message, "remove one of them", *place))
         seen.setdefault(plain, phrase)
         if len(plain.replace(" ", "")) < MIN_LETTERS:
             message = f"{phrase!r} is so short that it will match by chance"
-            yield _warn(source.problem(message, "add words that tell it apart", index))
+            yield _warn(source.problem(message, "add words that tell it apart", *place))
 
 
 def _loosened(composed: Composed) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prism.documents import Document, Node, Problem, ProblemsError, read, validate
 from prism.policy.errors import PolicyError
+from prism.policy.lists import with_lists
 from prism.policy.model import PolicyFile
 from prism.policy.store import display, locate
 
@@ -52,7 +53,8 @@ def _read(path: Path, problems: list[Problem]) -> Document | None:
 
 def _check(path: Path, document: Document, problems: list[Problem]) -> Layer | None:
     try:
-        return Layer(path, document, validate(document, PolicyFile))
+        file = validate(document, PolicyFile)
+        return Layer(path, document, with_lists(file, document, path.parent))
     except ProblemsError as error:
         problems.extend(error.problems)
         return None

@@ -97,6 +97,10 @@ def _regex(value: Any) -> Any:
     return {"pattern": value} if isinstance(value, str) else value
 
 
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _thresholds(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return {"prompt": value, "output": value} if number else value
@@ -172,6 +176,9 @@ class RuleEntry(Model):
     action: ActionName | None = Field(None, examples=["action: block"])
     mode: ModeName | None = Field(None, examples=["mode: enforce"])
     phrases: list[Phrase] | None = Field(None, examples=['phrases: ["zephyr lantern"]'])
+    phrases_from: Annotated[list[Text], BeforeValidator(_several)] | None = Field(
+        None, min_length=1, examples=["phrases_from: names.txt"]
+    )
     boundary: Literal["word", "none"] | None = Field(None, examples=["boundary: word"])
     disguises: Annotated[list[DisguiseName], BeforeValidator(_disguises)] | None = Field(
         None, examples=["disguises: [spacing, leet]"]
