@@ -7,6 +7,7 @@ from tests.policies import REFUSAL, policy, rule
 
 from prism.decide import decide
 from prism.match import Scanner
+from prism.match.layers import Layer
 from prism.moderator import Moderator, prompt_text
 from prism.types import Action, Mode, Stage, TierState
 
@@ -273,7 +274,7 @@ def test_a_whole_text_gets_the_sessions_verdict(on_failure, monkeypatch):
 
     for method in ("feed", "finish"):
         with monkeypatch.context() as patch:
-            patch.setattr(Scanner, method, broken)
+            patch.setattr(Layer, method, broken)
             found = by_check("a harmless text")
             assert found == by_session("a harmless text")
             assert [decision.blocked for decision in found] == [on_failure == "close"] * 2

@@ -73,6 +73,14 @@ class Matcher:
         """Return a scanner at the start of a text."""
         return Scanner(self)
 
+    def silent(self, text: str) -> bool:
+        """Return whether nothing is in a whole text, as a scanner would; raises what it does."""
+        if self.pii:
+            scanner = self.scanner()
+            return not (scanner.feed(text) or scanner.finish())
+        layer = Layer(self.patterns, Budget())
+        return not (layer.feed(text) or layer.finish())
+
     def scan(self, text: str) -> list[Match]:
         """Return the matches in a whole text."""
         scanner = self.scanner()
