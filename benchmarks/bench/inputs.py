@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from prism.assure.vocabularies import read_vocabulary
+from prism.match.scratch import trim
 from prism.policy import load_policy
 from prism.policy.compiled import CompiledPolicy, CompiledRule
 from prism.steer.vocabulary import Vocabulary, VocabularyError
@@ -92,7 +93,12 @@ def policy_with(ref: str, count: int, *, alone: bool = False) -> CompiledPolicy:
 
 
 def memory() -> float:
-    """Return MiB that this process keeps in memory now."""
+    """Return MiB that this process keeps in memory now.
+
+    The allocator gives back first what it only keeps for next time: building a large list does so
+    too, and would otherwise be credited with what was loaded before it.
+    """
+    trim()
     rows = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
     return next(int(row.split()[1]) / 1024 for row in rows if row.startswith("Rss:"))
 
