@@ -71,3 +71,28 @@ def test_what_an_answer_answers():
     assert last_turn(chat(("tool", "t"), ("system", "s"))) == "t\ns"
     assert last_turn([]) == ""
     assert turns(LAMP)[0] == ("system", "s")
+
+
+def test_a_message_may_say_its_content_in_other_ways():
+    """Each way is read with what is around it, in a view of its own."""
+    prompt = [
+        {"role": "user", "content": "x\nzep\nhyr", "joined": "xzephyr"},
+        {"role": "assistant", "content": "go on"},
+        {"role": "user", "content": "lantern", "alike": "lan tern"},
+    ]
+    assert views(prompt) == (
+        "x\nzep\nhyr\ngo on\nlantern",
+        "x\nzep\nhyr\nlantern",
+        "xzephyr\ngo on\nlantern",
+        "xzephyr\nlantern",
+        "x\nzep\nhyr\ngo on\nlan tern",
+        "x\nzep\nhyr\nlan tern",
+    )
+    assert prompt_text(prompt) == views(prompt)[0]
+    assert turns(prompt, "joined")[0] == ("user", "xzephyr")
+
+
+def test_what_is_beside_a_conversation_is_in_the_whole_of_it_alone():
+    prompt = chat(("tool", "t"), ("assistant", "yes"), ("user", "u"), ("aside", "bob"))
+    assert views(prompt) == ("t\nyes\nu\nbob", "t\nu")
+    assert readings(prompt) == ("u", "t\nyes\nu\nbob")

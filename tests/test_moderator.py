@@ -133,7 +133,7 @@ def test_a_failure_inside_closes_and_leaks_nothing(monkeypatch):
     assert released.text == ""
     assert session.decision.tiers["output.patterns"] is TierState.FAILED
     assert session.feed("more").text == ""
-    assert MODERATOR.session().check_prompt("hello").blocked
+    assert MODERATOR.session().check_prompt("100 % hello").blocked
 
 
 def test_a_failure_opens_only_where_the_policy_says_so(monkeypatch):
@@ -275,6 +275,39 @@ def test_a_whole_text_gets_the_sessions_verdict(on_failure, monkeypatch):
     for method in ("feed", "finish"):
         with monkeypatch.context() as patch:
             patch.setattr(Layer, method, broken)
-            found = by_check("a harmless text")
-            assert found == by_session("a harmless text")
+            text = "harmless, 100 % of it"  # a layer has to say that
+            found = by_check(text)
+            assert found == by_session(text)
             assert [decision.blocked for decision in found] == [on_failure == "close"] * 2
+
+
+def test_the_verdict_on_texts_without_a_match_is_everybodys():
+    verdicts = []
+    for prompt in ("a walk by the river", [{"role": "user", "content": "a ferry"}]):
+        session = MODERATOR.session()
+        assert session.check_prompt(prompt) is MODERATOR.check_prompt("bread")
+        stream("the bridge was closed", session=session)
+        verdicts.append(session.decision)
+    assert verdicts[0] is verdicts[1]
+    assert verdicts[0].tiers == dict.fromkeys(("prompt.patterns", "output.patterns"), "ran")
+    with pytest.raises(TypeError):
+        verdicts[0].tiers["prompt.patterns"] = TierState.FAILED
+
+
+@pytest.mark.parametrize("text", [f"a {S}", "a copper kettle"])
+def test_a_verdict_of_ones_own_follows_on_the_shared_one(text):
+    session = MODERATOR.session()
+    session.check_prompt("a walk")
+    shared = session.decision
+    stream(text, session=session)
+    assert session.decision is not shared
+    assert session.decision.findings
+    assert not shared.findings
+
+
+def test_what_was_refused_elsewhere_is_never_the_shared_verdict():
+    session = MODERATOR.session()
+    session.check_prompt("a walk")
+    session.block()
+    assert session.decision.blocked
+    assert not MODERATOR.check_prompt("a walk").blocked

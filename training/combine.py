@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prism.classify.encoder import combine_features
+from prism.classify.combination import combine_features
 from prism.types import Stage
 from training.calibrate import DEFAULT_SHARE, SHARE, fit_one
 from training.labels import CATEGORIES, COLUMN, COLUMNS, HAZARDS

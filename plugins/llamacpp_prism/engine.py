@@ -22,6 +22,7 @@ from llamacpp_prism.errors import (
 )
 from llamacpp_prism.gate import Gate, with_gate
 from llamacpp_prism.grammar import GrammarState
+from llamacpp_prism.printed import Printed
 from llamacpp_prism.vocabulary import texts_of, vocabulary_of
 from prism.config import Settings
 from prism.policy import load_policy
@@ -189,11 +190,18 @@ class GuardedLlama(Llama):  # type: ignore[misc]
         for token in kwargs.get("logit_bias") or ():
             if not str(token).isdecimal() or int(token) >= self.n_vocab():
                 raise RequestError(f"logit_bias: {str(token)[:32]!r} is no token id of this model")
+        prompt = kwargs.get("prompt", args[0] if args else "")
+        echoed = len(prompt) if kwargs.get("echo") and not kwargs.get("stream") else 0
+        printed: Printed | None = None
         for response in super()._create_completion(*args, **kwargs):
             for choice in response["choices"]:
                 if choice["finish_reason"] and self._gate.refused(self._prism_count):
                     choice["finish_reason"] = self._prism_reason
-            yield response
+            printed = printed or Printed(self._gate.guard)
+            for out in printed.let_out(response, echoed, self._prism_reason):
+                yield out
+            if out is not response:
+                return
 
     def detokenize(
         self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False

@@ -34,7 +34,7 @@ class Gate:
         narrowed: bool = False,
         watermark: Watermark | None = None,
     ) -> None:
-        self._guard = guard
+        self.guard = guard
         self._grammar = grammar
         self._narrowed = narrowed or grammar is not None
         self._watermark = watermark
@@ -81,7 +81,7 @@ class Gate:
             self.rewinder.give_up()
             return step.forced
         if self._stuck:
-            return self._guard.eos
+            return self.guard.eos
         if (step.banned == token).any():
             raise ModerationFailedError("the engine sampled a token that is masked")
         if self._grammar is not None and not self._grammar.accept(token):
@@ -155,7 +155,7 @@ class Gate:
             # The first token; or a script has set the context back, or replaced it.
             if start == 0 or not np.array_equal(input_ids[:start], self._seen[:start]):
                 self._prompt_len = start = len(input_ids)
-            self._row = self._guard.row(input_ids[:start].tolist())
+            self._row = self.guard.row(input_ids[:start].tolist())
             self._output = input_ids[start:].tolist()
         self._seen = input_ids.copy()
         self._row.advance(self._output)

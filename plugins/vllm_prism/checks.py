@@ -22,7 +22,7 @@ from prism.config import Settings
 from prism.documents import ProblemsError
 from prism.steer import stamp
 from prism.steer.watermark import WatermarkKeyError
-from vllm_prism import scannable, watermark
+from vllm_prism import fronts, scannable, watermark
 from vllm_prism.errors import UnprotectedError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def install() -> None:
     stamp.ensure_key()
     EngineArgs.create_engine_config = _examined(EngineArgs.create_engine_config)
     _refuse_beam_search()
+    fronts.install()
     scannable.settle()
     _installed = True
 

@@ -11,3 +11,10 @@ class UnprotectedError(RuntimeError):
             f"PRISM refuses to start: {reason}; {fix}. "
             "(To serve without moderation, use an environment without prism-serving.)"
         )
+
+
+class UnmoderatableError(ValueError):
+    """A request asks for something that can't be honoured under moderation; vLLM answers 400."""
+
+    def __init__(self, parameter: str, reason: str) -> None:
+        super().__init__(f"{parameter} is refused by PRISM: {reason}")

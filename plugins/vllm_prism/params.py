@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING
 
 from prism.steer import stamp
 from vllm_prism import checks, watermark
+from vllm_prism.errors import UnmoderatableError
 
 if TYPE_CHECKING:
     from vllm.sampling_params import SamplingParams
 
-
-class UnmoderatableError(ValueError):
-    """A request asks for something that can't be honoured under moderation; vLLM answers 400."""
-
-    def __init__(self, parameter: str, reason: str) -> None:
-        super().__init__(f"{parameter} is refused by PRISM: {reason}")
+_REPETITION_PENALTIES = 1e-6, 1e6
 
 
 def prepare(params: SamplingParams) -> None:
@@ -41,6 +37,9 @@ def prepare(params: SamplingParams) -> None:
         )
     # A forced refusal must be able to end.
     params.ignore_eos = False
+    # V1 multiplies masked logits by it, in single precision: -inf times 0 is NaN, the likeliest.
+    least, most = _REPETITION_PENALTIES
+    params.repetition_penalty = min(max(params.repetition_penalty, least), most)
     watermark.enforce(params)
     args = dict(params.extra_args or {})
     args.pop(stamp.FIELD, None)

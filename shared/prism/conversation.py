@@ -18,7 +18,13 @@ WINDOW = 16_000
 USER = "user"
 _MODEL = frozenset({"assistant", "model", "chatbot"})
 _PREAMBLE = frozenset({"system", "developer"})
-_OTHERS = _MODEL | {"system", "developer", "tool", "function", "context"}
+ASIDE = "aside"
+"""Role of what stands beside a conversation (names, ids, a part's other fields), behind all of it:
+whatever a template makes of that, it must not keep apart what the model reads as one text."""
+_OTHERS = _MODEL | {"system", "developer", "tool", "function", "context", ASIDE}
+
+WAYS = ("joined", "alike")
+"""Keys of a message under which its content stands once more, put together in another way."""
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -29,16 +35,17 @@ def prompt_text(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(text for _, text in turns(prompt))
 
 
-def turns(prompt: Prompt) -> list[tuple[str, str]]:
+def turns(prompt: Prompt, way: str = "content") -> list[tuple[str, str]]:
     """Return (role, text) of every message that has text. Raises ``TypeError`` likewise.
 
-    Who isn't known to be somebody else is the user: a made-up role hides nothing.
+    Who isn't known to be somebody else is the user: a made-up role hides nothing. ``way``: one of
+    :data:`WAYS`, for the messages that have it.
     """
     if isinstance(prompt, str):
         return [(USER, prompt)] if prompt else []
     found = []
     for message in prompt:
-        parts = list(_content(message.get("content")))
+        parts = list(_content(message.get(way, message.get("content"))))
         if parts:
             role = message.get("role")
             found.append((role if role in _OTHERS else USER, "\n".join(parts)))
@@ -50,20 +57,26 @@ def views(prompt: Prompt, window: int = WINDOW) -> tuple[str, ...]:
 
     First all messages, whole. Then, where something stands between them, the user's turns alone,
     and everything but the model's turns (a system prompt or a tool may be the user's too): of each
-    the latest ``window`` code points, so that the work for a long conversation is bounded.
+    the latest ``window`` code points, so that the work for a long conversation is bounded. All that
+    once more for each of :data:`WAYS` that a message has.
     """
     if isinstance(prompt, str):
         return (prompt,)
-    said = turns(prompt)
+    ways = [way for way in WAYS if any(way in message for message in prompt)]
+    found = [text for way in ("content", *ways) for text in _views(turns(prompt, way), window)]
+    return tuple(dict.fromkeys(found))
+
+
+def _views(said: list[tuple[str, str]], window: int) -> list[str]:
     found = ["\n".join(text for _, text in said)]
     users = [place for place, (role, _) in enumerate(said) if role == USER]
-    given = [place for place, (role, _) in enumerate(said) if role not in _MODEL]
+    given = [place for place, (role, _) in enumerate(said) if role not in _MODEL | {ASIDE}]
     while len(given) > 1 and given[1] == given[0] + 1 and said[given[0]][0] in _PREAMBLE:
         given.pop(0)  # beside what follows it in the whole, too, and often long
     for places in (users, given):
         if len(places) > 1 and places[-1] - places[0] >= len(places):
             found.append(_latest([said[place][1] for place in places], window))
-    return tuple(dict.fromkeys(found))
+    return found
 
 
 def readings(prompt: Prompt, window: int = WINDOW) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from prism.classify.models import Models
 from prism.conversation import Prompt, prompt_text
 from prism.match import Matcher, Scanner
 from prism.session import Session
-from prism.types import Action, Decision, Mode, Stage
+from prism.types import Action, Decision, Match, Mode, Stage
 
 if TYPE_CHECKING:
     from prism.policy.compiled import CompiledPolicy
@@ -38,7 +38,11 @@ class Moderator:
             cascade.may_wait for cascade in self.cascades.values()
         )
         """Whether nothing that is judged under this policy ever waits for a model."""
-        self._on_nothing = {stage: self._verdict_on_nothing(stage) for stage in Stage}
+        self.scores = any(cascade.active for cascade in self.cascades.values())
+        """Whether any score model is asked of anything under this policy."""
+        self._on_nothing: dict[tuple[Stage, ...], Decision | None] = {}
+        for stages in ((Stage.PROMPT,), (Stage.OUTPUT,), (Stage.PROMPT, Stage.OUTPUT)):
+            self._on_nothing[stages] = self._verdict_on_nothing(*stages)
 
     @classmethod
     def from_policy(
@@ -81,18 +85,28 @@ class Moderator:
 
         It is the same for all such texts, and most are. ``None``: a session has to say.
         """
-        known = self._on_nothing[stage]
+        known = self.on_nothing(stage)
         if known is None or not isinstance(text, str):
             return None
         try:
-            return known if self._matchers[stage].silent(text) else None
+            return None if self.found(stage, text) else known
         except Exception:
             return self.session().failed(stage)
 
-    def _verdict_on_nothing(self, stage: Stage) -> Decision | None:
-        if self.cascades[stage].active:
+    def on_nothing(self, *stages: Stage) -> Decision | None:
+        """Return the verdict where patterns alone read all of ``stages`` and found nothing.
+
+        ``None``: it has to be reached each time.
+        """
+        return self._on_nothing.get(stages)
+
+    def _verdict_on_nothing(self, *stages: Stage) -> Decision | None:
+        if any(self.cascades[stage].active for stage in stages):
             return None
-        verdict = self.session().passed(stage)
+        session = self.session()
+        verdict = [session.passed(stage) for stage in stages][-1]
+        if verdict.findings:
+            return None
         # It is everybody's: nobody may write into it.
         return replace(
             verdict,
@@ -110,6 +124,10 @@ class Moderator:
     def scanner(self, stage: Stage) -> Scanner:
         """Return a scanner at the start of a text of ``stage``."""
         return self._matchers[stage].scanner()
+
+    def found(self, stage: Stage, text: str) -> list[Match]:
+        """Return the matches in a whole text of ``stage``; raises what a scanner does."""
+        return self._matchers[stage].found(text)
 
     def stopping(self, rule_id: str) -> bool:
         """Return whether a match of the rule in an output ends the output.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prism.policy.compiled import CompiledPolicy
 
 PATTERNS = "patterns"
+_PATTERNS_RAN = {PATTERNS: TierState.RAN}
 TURNS = "turns"
 """In ``via``: seen in the user's turns alone; offsets count in those."""
 _MOST_MATCHES = 256  # kept per stage for the receipt; the verdict counts every one
@@ -82,6 +83,9 @@ class Session:
         if known is not None and known[0] == self._version:
             return known[1]
         version = self._version
+        if (shared := self._on_nothing()) is not None:
+            self._decision = (version, shared)
+            return shared
         verdict = decide(self._evidence(Stage.PROMPT), self._evidence(Stage.OUTPUT), self.policy)
         if self._blocked and verdict.action is not Action.BLOCK:
             # An output steered too late, a score without a place to redact, or a refusal by the
@@ -91,6 +95,15 @@ class Session:
             verdict = replace(verdict, message=self.message)
         self._decision = (version, verdict)
         return verdict
+
+    def _on_nothing(self) -> Decision | None:
+        """Return the verdict that all share of whom patterns have read all, and found nothing."""
+        if self._blocked or self._read or any(self._matches.values()):
+            return None
+        ran = [stage for stage, tiers in self._tiers.items() if tiers]
+        if any(self._tiers[stage] != _PATTERNS_RAN for stage in ran):
+            return None
+        return self._moderator.on_nothing(*ran)
 
     def _evidence(self, stage: Stage) -> Evidence | None:
         if not self._tiers[stage]:
@@ -147,8 +160,7 @@ class Session:
         matches: list[Match] = []
         try:
             for number, text in enumerate(views(prompt)):
-                scanner = self._moderator.scanner(Stage.PROMPT)
-                found = scanner.feed(text) + scanner.finish()
+                found = self._moderator.found(Stage.PROMPT, text)
                 seen = {match.rule for match in matches}
                 if number:
                     found = [replace(m, via=(*m.via, TURNS)) for m in found if m.rule not in seen]
@@ -156,7 +168,8 @@ class Session:
         except Exception:
             return self.failed(Stage.PROMPT, matches)
         self._note(Stage.PROMPT, matches, TierState.RAN)
-        self.answers(prompt)
+        if self._moderator.scores:
+            self.answers(prompt)
         cascade = self._moderator.cascades[Stage.PROMPT]
         if cascade.active:
             self._score(Stage.PROMPT, self._prompt_scores(cascade, prompt))
@@ -174,6 +187,16 @@ class Session:
             raise
         except Exception:
             return cascade.failed("score")
+
+    def allows(self, text: str) -> bool:
+        """Return whether patterns find nothing in a text beside the outputs that none may say.
+
+        For words that no model chose freely: a header, a stop string. Never waits.
+        """
+        rules = {match.rule for match in self._moderator.found(Stage.OUTPUT, text)}
+        return not any(map(self._moderator.stopping, rules)) and not any(
+            map(self._moderator.redacting, rules)
+        )
 
     def feed(
         self, text: str, choice: int = 0, channel: str = "content", *, wait: bool = True

@@ -45,6 +45,15 @@ def test_any_chunking_gives_the_same_scores_to_the_bit(
     assert stream.scores().tobytes() == SKETCH.score(text, stage).tobytes()
 
 
+@settings(max_examples=200, deadline=None)
+@given(TEXTS, st.sampled_from(list(Stage)))
+def test_logits_are_the_log_odds_of_the_scores(text: str, stage: Stage) -> None:
+    logits = SKETCH.logits(text, stage)
+
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), SKETCH.score(text, stage), rtol=1e-5)
+
+
 @settings(max_examples=100, deadline=None)
 @given(TEXTS)
 def test_training_and_streaming_read_the_same_features(text: str) -> None:

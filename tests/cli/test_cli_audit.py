@@ -40,6 +40,11 @@ def test_verify_a_whole_log(prism, log: Path) -> None:
     assert told.json["head"] == head
 
 
+def test_one_line_is_not_lines(prism, log: Path) -> None:
+    log.write_bytes(log.read_bytes().splitlines(keepends=True)[0])
+    assert "1 line, seals not checked" in prism("audit", "verify", str(log)).out
+
+
 def test_verify_finds_what_was_changed(prism, log: Path, monkeypatch) -> None:
     log.write_bytes(log.read_bytes().replace(b'"answered"', b'"refused"'))
     monkeypatch.setenv("PRISM_AUDIT_KEY", KEY)

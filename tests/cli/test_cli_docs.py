@@ -53,7 +53,7 @@ def test_the_readmes_commands(prism, house: Path) -> None:
     rows = [f'{{"prompt": "{ask}", "label": 1}}', '{"prompt": "Good morning", "label": 0}']
     for name in ("rows.jsonl", "labelled.jsonl"):
         (house / name).write_text("\n".join(rows))
-    block = next(part for part in blocks(README, "") if "prism policy lint" in part)
+    block = next(part for part in blocks(README, "") if "prism policy lint my.yaml" in part)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert len(commands) == 7
     codes = {" ".join(command[1:3]): prism(*command[1:]).code for command in commands}
@@ -62,6 +62,16 @@ def test_the_readmes_commands(prism, house: Path) -> None:
         "scan --policy": 0, "eval --policy": 0,
     }  # fmt: skip
     assert len((house / "verdicts.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_readmes_way_to_tenants(prism, house: Path) -> None:
+    block = next(part for part in blocks(README, "") if "prism tenant add" in part)
+    make, add, check, serve = (shlex.split(line, comments=True) for line in block.splitlines())
+    assert (make[0], make[2:]) == ("printf", [">", "prism.yaml"])
+    (house / "prism.yaml").write_text(make[1].replace("\\n", "\n"))
+    assert prism(*add[1:]).out.startswith("prism_")
+    assert prism(*check[1:]).out == "1 file: 0 errors, 0 warnings\n"
+    assert serve[:4] == ["prism", "serve", "--config", "prism.yaml"]
 
 
 # All but the one that shows mistakes, in a file that the text describes.

@@ -170,6 +170,7 @@ def test_a_scan_of_the_same_rows_gives_the_same_figures(prism, house):
         (("--results", "good.jsonl", "data.jsonl", "data.jsonl"), "ids must be different"),
         (("--policy", "a", "--policy", "b", "--policy", "c", "data.jsonl"), "at most two"),
         (("--policy", "house.yml", "data.jsonl"), "house.yml"),
+        (("--html", "no/where.html", "nowhere.jsonl"), "--html: no such folder: no"),
     ],
 )
 def test_bad_input(prism, files, arguments, message):

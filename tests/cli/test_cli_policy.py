@@ -33,7 +33,7 @@ def test_lint_warnings(prism):
 def test_lint_json_and_folders(prism):
     Path("more").mkdir()
     Path("more/bad.yaml").write_text("prism: 1\n")
-    Path("more/good.yaml").write_text("prism: 1\nid: good\n")
+    Path("more/good.yaml").write_text("prism: 1\nid: good\nextends: default\n")
     result = prism("policy", "lint", "--json", "more")
     assert result.code == 2
     assert (result.json["errors"], result.json["warnings"]) == (1, 0)
@@ -128,6 +128,39 @@ def test_show_with_a_floor(prism):
 def test_show_a_policy_in_monitor_mode(prism):
     Path("watch.yaml").write_text("prism: 1\nid: watch\nextends: house.yaml\nmode: monitor\n")
     assert "    mode: monitor  # watch.yaml:4" in prism("policy", "show", "watch.yaml").out
+
+
+def test_show_with_a_floor_is_itself_a_policy_that_does_the_same(prism):
+    """What policy and floor both say of a rule stands once, and both reasons are kept."""
+    Path("floor.yaml").write_text(
+        "prism: 1\nid: floor\nextends: default\nrules:\n"
+        "  - {id: fraud, rationale: The floor's reason., approvers: [ann, bob]}\n"
+    )
+    Path("own.yaml").write_text(
+        "prism: 1\nid: own\nextends: house.yaml\nrules:\n"
+        "  - {id: fraud, rationale: Our reason., approvers: [bob, eve]}\n"
+    )
+    flat = prism("policy", "show", "--floor", "floor.yaml", "own.yaml").out
+    Path("flat.yaml").write_text(flat)
+    assert prism("policy", "lint", "flat.yaml").err == ""
+    assert load_policy("flat.yaml").digest == load_policy("own.yaml", floor="floor.yaml").digest
+    assert '    rationale: "Our reason. / The floor\'s reason."  # own.yaml:5, floor.yaml:5' in flat
+    assert '    approvers: ["bob", "eve", "ann"]  # own.yaml:5, floor.yaml:5' in flat
+
+
+def test_folders_without_policies_and_policies_without_files(prism):
+    Path("empty").mkdir()
+    for command, kind in (("lint", "*.yaml"), ("test", "*.tests.yaml")):
+        result = prism("policy", command, "empty")
+        assert (result.code, result.err) == (
+            2,
+            f"empty: has no file {kind} in it; name the folder that they are in; "
+            "folders inside it aren't searched\n",
+        )
+    result = prism("policy", "test", "nowhere.yaml")
+    assert (result.code, result.err) == (2, "nowhere.yaml: no such file; check the path\n")
+    Path("strict").mkdir()  # a shipped name means the policy
+    assert prism("policy", "lint", "strict").code == 0
 
 
 def test_diff(prism):

@@ -102,13 +102,16 @@ def test_what_is_no_result_file_is_not_touched(prism, rows):
     ("arguments", "message"),
     [
         (("nowhere.jsonl", "out.jsonl"), "nowhere.jsonl: No such file or directory"),
-        (("in.jsonl", "no/where/out.jsonl"), "No such file or directory"),
+        (("in.jsonl", "no/where/out.jsonl"), "error: no/where/out.jsonl: No such file"),
+        (("in.jsonl", "folder"), "error: folder: Is a directory"),
+        (("folder", "out.jsonl"), "error: folder: Is a directory"),
         (("in.jsonl", "in.jsonl"), "the same file"),
         (("house.yaml.gz", "out.jsonl"), "Not a gzipped file"),
     ],
 )
 def test_bad_input(prism, rows, arguments, message):
     Path("house.yaml.gz").write_text("no gzip")
+    Path("folder").mkdir()
     run = scan(prism, *arguments)
     assert run.code == 2
     assert message in run.err

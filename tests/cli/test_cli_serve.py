@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from prism.cli.serve import Engine, command
 def test_llamacpps_command_line():
     assert command(Engine.LLAMACPP, "m.gguf", "127.0.0.1", 8000, ["--n_ctx", "512"]) == [
         *(sys.executable, "-m", "llamacpp_prism", "--model", "m.gguf"),
-        *("--host", "127.0.0.1", "--port", "8000", "--n_ctx", "512"),
+        *("--host", "127.0.0.1", "--port", "8000", "--verbose", "False", "--n_ctx", "512"),
     ]
 
 
@@ -68,20 +69,45 @@ def test_an_engine_that_isnt_installed(prism, monkeypatch):
     assert result.code == 2
     assert result.err == (
         "error: the llamacpp engine is not installed (no module 'llama_cpp'); "
-        'install it with pip install "prism-serving[llamacpp]"\n'
+        'install it with pip install ".[llamacpp]" in a clone of PRISM\n'
     )
 
 
-def test_the_engine_takes_over_the_process(prism_process):
+def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(prism):
+    Path("m.gguf").write_bytes(b"GGUF")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = prism("serve", "--model", "m.gguf", "--port", port)
+    assert result.code == 2
+    assert result.err.endswith(
+        f"error: can't listen on 127.0.0.1 port {port}: Address already in use; "
+        "choose another --host or --port, or end what is using it\n"
+    )
+
+
+@pytest.fixture
+def port():
+    """A port that nobody else is given: it stays bound, and its owner allows a second socket."""
+    with socket.socket() as mine:
+        mine.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        mine.bind(("127.0.0.1", 0))
+        yield str(mine.getsockname()[1])
+
+
+def test_the_engine_takes_over_the_process(prism_process, port):
     """The engine's own --help answers, after the policy was checked and named."""
     Path("m.gguf").write_bytes(b"GGUF")
-    result = prism_process("serve", "--model", "m.gguf", "--policy", "house.yaml", "--", "--help")
+    result = prism_process(
+        *("serve", "--model", "m.gguf", "--policy", "house.yaml", "--port", port, "--", "--help")
+    )
     assert result.code == 0
     assert result.err.startswith("prism: policy house (")
+    health = f"http://127.0.0.1:{port}/prism/health"
+    assert result.err.endswith(f"prism: starting llamacpp; live once {health} is 200\n")
     assert "--n_ctx" in result.out
 
 
-def test_a_stray_host_in_the_environment_does_not_open_the_port(tmp_path, monkeypatch):
+def test_a_stray_host_in_the_environment_does_not_open_the_port(tmp_path, monkeypatch, port):
     """llama_cpp.server reads HOST and PORT, and they win over its options."""
     seen = {}
     monkeypatch.setattr(serving.os, "execv", lambda *_: seen.update(serving.os.environ))
@@ -89,5 +115,6 @@ def test_a_stray_host_in_the_environment_does_not_open_the_port(tmp_path, monkey
     monkeypatch.setenv("PORT", "1")
     model = tmp_path / "m.gguf"
     model.write_bytes(b"GGUF")
-    assert CliRunner().invoke(app, ["serve", "--model", str(model)]).exit_code == 0
-    assert (seen["HOST"], seen["PORT"]) == ("127.0.0.1", "8000")
+    asked = ["serve", "--model", str(model), "--port", port]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert (seen["HOST"], seen["PORT"]) == ("127.0.0.1", port)

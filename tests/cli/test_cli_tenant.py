@@ -120,7 +120,7 @@ BAD = {
     "not there to show": (("show", "acne"), "there is no tenant 'acne'; did you mean 'acme'?"),
     "not there to disable": (("disable", "zz"), "there is no tenant 'zz'; list them with"),
     "no such policy": (("add", "new", "--policy", "nope"), "is not the name of a shipped policy"),
-    "no such file": (("add", "new", "--policy", "nope.yaml"), "no such file: nope.yaml"),
+    "no such file": (("add", "new", "--policy", "nope.yaml"), "nope.yaml: no such file"),
     "a span": (("add", "new", "--expires", "soon"), "'soon' is not a span of time"),
     "no time at all": (("rotate", "acme", "--expire-old", "0d"), "'0d' is not a span of time"),
     "both": (("rotate", "acme", "--expire-old", "1d", "--revoke-old"), "not both"),
@@ -141,6 +141,17 @@ def test_bad_input(server, prism, command, message):
     assert as_json.code == 2
     assert message.split(": ")[-1].split(";")[0] in json.dumps(as_json.json, ensure_ascii=False)
     assert {path.name: path.read_bytes() for path in Path("tenants").iterdir()} == before
+
+
+def test_without_a_configuration_it_says_what_to_write(house, prism):
+    result = prism("tenant", "add", "acme")
+    assert result.code == 2
+    assert result.err == (
+        "prism.yaml: there is no such file here, and it is what names the folder of tenants; "
+        "make it, with `floor: default` and `tenants: tenants/` in it, or give --config\n"
+    )
+    Path("prism.yaml").write_text("floor: default\ntenants: tenants/\n")
+    assert prism("tenant", "add", "acme").code == 0
 
 
 def test_list_checks_everything(server, prism):

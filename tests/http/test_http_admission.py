@@ -384,9 +384,11 @@ async def test_no_judge_to_be_had(made: Any, gate: Gate) -> None:
     engine = Engine(pause=600)
     app = await made(engine)
     app._server.pool = Pool(workers=1, waiting=0)
-    # Read at once, as its bytes are few; judged beside, as its parts are judged joined, too.
-    parts = [{"type": "text", "text": LONG[: INLINE // 3]} for _ in range(2)]
-    body = {"messages": [{"role": "user", "content": parts}], "stream": True}
+    # Read at once, as its bytes are few; judged beside, as arguments are judged decoded, too.
+    arguments = json.dumps({"text": LONG[: INLINE * 2 // 3]})
+    called = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "tool_calls": [called]}]
+    body = {"messages": messages, "stream": True}
     first = asyncio.create_task(call(app, "POST", CHAT, body, patience=60))
     await anyio.to_thread.run_sync(gate.reached.wait)
     second = await call(app, "POST", CHAT, body, patience=60)

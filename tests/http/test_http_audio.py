@@ -144,7 +144,8 @@ VTT = "WEBVTT\n\n00:00.000 --> 00:02.500\n{}\n\n00:02.500 --> 00:04.000 align:st
 @pytest.mark.parametrize(
     ("form", "kind"),
     [("{} {}", "text/plain"), (SRT, "text/plain; charset=utf-8"), (SRT, "application/x-subrip"),
-     (VTT, "text/vtt")],
+     (VTT, "text/vtt"), (SRT.replace("\n", "\r"), "text/plain"),
+     (VTT.replace("\n", "\r\n"), "text/vtt")],
 )  # fmt: skip
 def test_texts_and_subtitles(url: str, upstream: Upstream, form: str, kind: str) -> None:
     def get(one: str, two: str) -> Any:
@@ -162,6 +163,13 @@ def test_texts_and_subtitles(url: str, upstream: Upstream, form: str, kind: str)
     redacted = get("by walnut ferry", "home")
     assert redacted.text == form.format("by [redacted]", "home")
     assert "walnut" not in get("by walnut", "ferry home").text
+
+
+def test_a_language_is_a_language_or_judged(url: str, upstream: Upstream) -> None:
+    blocked = ask(url, language="zephyr lantern")
+    assert (blocked.status_code, blocked.json()["error"]["code"]) == (400, "content_filter")
+    fine = upstream.say("a-language", body={"text": "fine"})
+    assert ask(url, model=fine, language="zh-Hant").json() == {"text": "fine"}
 
 
 def test_other_media_types_dont_go_out(url: str, upstream: Upstream) -> None:

@@ -130,10 +130,10 @@ def test_only_post_and_only_this_path(url: str) -> None:
 def test_a_tier_that_fails_is_no_clean_bill(
     client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(self: Moderator, stage: Stage) -> Any:
+    def broken(self: Moderator, stage: Stage, text: str) -> Any:
         raise RuntimeError("injected")
 
-    monkeypatch.setattr(Moderator, "scanner", broken)
+    monkeypatch.setattr(Moderator, "found", broken)
     (result,) = client.moderations.create(input="hello").results
     assert result.flagged
     assert not any(result.categories.to_dict().values())

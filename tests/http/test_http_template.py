@@ -271,6 +271,20 @@ def template(data=MADE, body=BODY):
 
 
 @pytest.mark.parametrize(
+    "made",
+    [
+        '{"id":"a","choices":[{"index":0,"delta":{"content":"hell"}}]}',
+        '{"content":"x","choices":[{"index":0,"delta":{"content":"hello"}}]}',
+        '{"id":"a","choices":[{"index":0,"delta":{}}]}',
+        '{"id":"a","choices":[{"index":0,"delta":{"content":7}}]}',
+    ],
+    ids=["another text", "two of the name", "none of the name", "no text"],
+)
+def test_what_went_out_has_to_hold_just_that_text(made):
+    assert learn(MADE, BODY, made, PATH, 0) is None
+
+
+@pytest.mark.parametrize(
     "inside",
     ['a"b', 'a","x":"b', "a\nb", "a\\", 'a\\"', '\\","y":"', "a\x00", "\\ud83d", "\\q", ""],
 )

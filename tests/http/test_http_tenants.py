@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -568,6 +569,53 @@ async def test_a_running_server_follows_the_folder(house: House) -> None:
         assert text_of(await ask(app, extra, BLUE)) == "Not in the blue house."
 
 
+async def test_a_running_server_follows_its_tenants_policies(house: House) -> None:
+    async with house.open() as app:
+        path, red = house.folder / "red.yaml", house.keys["red"]
+
+        async def health() -> Any:
+            return (await call(app, "GET", "/prism/health", patience=60)).json()
+
+        async def rewritten(text: str) -> None:
+            path.write_text(text)
+            past = path.stat().st_mtime_ns - 10**9
+            os.utime(path, ns=(past, past))
+            house.clock.now += LOOK
+            assert (await ask(app, red)).status == 200
+
+        good = path.read_text()
+        assert (await health())["tenants"] == {"problems": 0}
+        await rewritten(good.replace(RED, "copper walrus"))
+        assert text_of(await ask(app, red, "copper walrus")) == "Not in the red house."
+        assert text_of(await ask(app, red, RED)) != "Not in the red house."
+        # A mistake: what held before holds, others go on, and the server says so.
+        await rewritten("prism: 1\nid: red\nrules: [{id: red}]\n")
+        report = await health()
+        assert (report["status"], report["tenants"]["problems"] > 0) == ("ok", True)
+        assert b'prism_failures_total{kind="tenants"} 1.0' in app.metrics.render()
+        assert text_of(await ask(app, red, "copper walrus")) == "Not in the red house."
+        await rewritten(good)
+        assert (await health())["tenants"] == {"problems": 0}
+        assert text_of(await ask(app, red, RED)) == "Not in the red house."
+
+
+@pytest.mark.parametrize("line", ["watermark: required\n", "tiers: {guard: on}\n"])
+async def test_a_policy_that_this_server_cannot_serve_holds_nobody_up(
+    house: House, line: str
+) -> None:
+    async with house.open() as app:
+        path = house.folder / "red.yaml"
+        path.write_text(path.read_text() + line)
+        past = path.stat().st_mtime_ns - 10**9
+        os.utime(path, ns=(past, past))
+        change.disable(house.store, "blue")
+        house.clock.now += LOOK
+        refused(await ask(app, house.keys["blue"]), 403, "tenant_disabled")
+        assert text_of(await ask(app, house.keys["red"], RED)) == "Not in the red house."
+        report = (await call(app, "GET", "/prism/health", patience=60)).json()
+        assert report["tenants"] == {"problems": 1}
+
+
 async def test_a_folder_that_cannot_be_read_locks_nobody_out(house: House) -> None:
     async with house.open() as app:
         pepper = house.folder / "tenants/.pepper"
@@ -594,9 +642,9 @@ async def test_a_slow_disk_holds_a_request_up_for_a_while_only(
         store = app._server.settings.tenants.store
         reload = store.reload
 
-        def slow() -> Any:
+        def slow(accept: Any) -> Any:
             go_on.wait(60)
-            return reload()
+            return reload(accept)
 
         monkeypatch.setattr(store, "reload", slow)
         change.disable(house.store, "red")

@@ -77,6 +77,8 @@ async def test_what_is_for_this_connection_or_this_server_stays_here(raw: Raw) -
         "expect": "100-continue", "x-prism-policy": "permissive", "authorization": "Bearer k",
         # llama-server would go on without its client, and keep what it says for others to fetch.
         "x-conversation-id": "abc", "last-event-id": "7",
+        "x-http-method-override": "POST", "x-original-url": "/v1/completions",
+        "x-rewrite-url": "/v1/completions", "x-http-method": "PUT", "x-method-override": "PUT",
     }  # fmt: skip
     await call(Proxy(upstream), "POST", "/tokenize", {}, headers=sent, patience=60)
     await upstream.aclose()

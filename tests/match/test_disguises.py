@@ -60,6 +60,8 @@ DISGUISED = {
     "html entity": ("zephyr&nbsp;lantern", ("escapes",)),
     "behind a line break in json": ("say\\nzephyr\\tlantern", ("escapes",)),
     "json": ("".join(f"\\u{ord(c):04x}" for c in S), ("escapes",)),
+    "json in braces": ("".join(f"\\u{{{ord(c):x}}}" for c in S), ("escapes",)),
+    "tags": ("".join(chr(0xE0000 + ord(c)) for c in S), ("escapes",)),
     "url twice": (urllib.parse.quote("".join(f"%{c:02X}" for c in S.encode())),
                   ("escapes", "escapes")),
     "base64 of rot13": (b64(codecs.encode(S, "rot13")), ("base64", "rot13")),
@@ -86,12 +88,20 @@ def test_disguises_are_seen_through(text, via, around):
         assert first <= match.start < match.end <= first + len(text)
 
 
+@pytest.mark.parametrize("text", [text for text, _ in DISGUISED.values()], ids=DISGUISED.keys())
+def test_disguises_are_seen_through_character_by_character(text):
+    scanner = MATCHER.scanner()
+    found = [match for char in text for match in scanner.feed(char)] + scanner.finish()
+    assert "lantern" in {match.rule for match in found}
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "zephyr lanterns", "azephyr lantern", "a zephyr by the lantern", "lantern zephyr",
         "the rapist", "cop", "bok", "fail", "he11 o", "a b o o", "Fa il",
         "I owe 1000 dollars & 50% of it @ 7am (really!)", "c:\\temp\\new and /usr/share/doc",
+        "a flag \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f in a row",
         "see https://example.org/a/b?c=d&e=f%20g or call 555-0100", "deadbeef cafe 1972 0x7f",
     ],
 )  # fmt: skip

@@ -120,7 +120,7 @@ def test_two_characters_tell_most_texts_apart_from_a_beginning(pattern, text, be
     rules = RegexSet.compile((Regex.compile("r", pattern, ignore_case=False, held=True),))
     p = Patterns(PhraseSet([]), rules, {"r": frozenset()}, frozenset())
     cps, out = code_points(text), np.empty((8, 5), np.int64)
-    args = (p.shared, p.const, rules.begins, p.start.copy(), cps, out)
+    args = (p.shared, p.const, p.begins, p.start.copy(), cps, out)
     said = onepass.look(*args, False, True, True)[0]
     assert bool(said & onepass.BEGINS) == begins
 

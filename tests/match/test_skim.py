@@ -24,6 +24,13 @@ SETS = [
     for disguises in (ALL, ALL - {Disguise.REVERSED, Disguise.ROT13}, frozenset())
 ]
 SETS.append(PhraseSet([Phrase("r", "quxor", Boundary.NONE, ALL, True)]))
+SHORT = ("of list", "a bb", "be a", "ab", "a b c", "off", "lo of a", "oo l")
+SETS += [
+    PhraseSet([Phrase("r", text, Boundary.WORD, disguises, True) for text in SHORT[:count]])
+    for disguises in (ALL, frozenset())
+    for count in (1, 2, 8)
+]
+OPENS = {each: skim.openings(each.table, each.plain, each.squeezed) for each in SETS}
 PROSE = (
     "The market opened early, and people sang (quietly); there was nothing new in it.",
     "Remove the environment's builds -- or a KeyError, $HOME, #1!", "It's 45,000 at 10:30.",
@@ -36,6 +43,9 @@ NEAR = (
 PIECES = st.one_of(st.sampled_from(PROSE), st.sampled_from(NEAR), st.sampled_from(PHRASES))
 TEXTS = st.lists(st.tuples(PIECES, st.sampled_from([" ", " ", " ", "", ", ", "!"])), max_size=14)
 CUTS = st.lists(st.integers(0, 300), max_size=3).map(sorted)
+
+
+FEW = st.text("abcflo ", min_size=16, max_size=40)  # mostly words of one to three letters
 
 
 def read(feed, phrases, text, cuts):
@@ -58,7 +68,11 @@ def recorded(p, head, ring, cps, out):
 
 
 def skimmed(p, head, ring, cps, out):
-    return skim.feed(p.table, p.plain, p.squeezed, p.entries, head, ring, cps, out)
+    return skim.feed(p.table, OPENS[p], p.plain, p.squeezed, p.entries, head, ring, cps, out)
+
+
+def empty(p, text):
+    return skim.empty(p.table, OPENS[p], p.plain, p.squeezed, code_points(text))
 
 
 @settings(max_examples=300, deadline=None)
@@ -69,12 +83,25 @@ def test_hits_and_holds_are_those_of_the_kernel(pieces, cuts):
         assert read(skimmed, phrases, text, cuts) == read(recorded, phrases, text, cuts)
 
 
+@settings(max_examples=300, deadline=None)
+@given(FEW, st.sampled_from(["", ", ", " (", "'", "1", "!", "\u200b", "é"]), CUTS)
+def test_short_words_go_on_over_the_gaps_between_them(text, odd, cuts):
+    text = text.replace("c", odd) if odd else text
+    for phrases in SETS:
+        said = read(recorded, phrases, text, [])
+        assert read(skimmed, phrases, text, []) == said
+        assert read(skimmed, phrases, text, cuts) == read(recorded, phrases, text, cuts)
+        if empty(phrases, text + " "):
+            assert not said[0][0][0]
+            assert not said[1]
+
+
 @settings(max_examples=200, deadline=None)
 @given(TEXTS)
 def test_a_text_called_empty_has_no_hit(pieces):
     text = "".join(piece + glue for piece, glue in pieces) + " "
     for phrases in SETS:
-        if skim.empty(phrases.table, phrases.plain, phrases.squeezed, code_points(text)):
+        if empty(phrases, text):
             said, last = read(recorded, phrases, text, [])
             assert not said[0][0]
             assert not last
@@ -83,8 +110,8 @@ def test_a_text_called_empty_has_no_hit(pieces):
 def test_ordinary_text_is_empty():
     plain = SETS[1]
     for text in PROSE:
-        assert skim.empty(plain.table, plain.plain, plain.squeezed, code_points(text + " "))
-    far = SETS[-1]  # such a pattern may begin anywhere: the kernel reads all
+        assert empty(plain, text + " ")
+    far = SETS[3]  # such a pattern may begin anywhere: the kernel reads all
     assert not skim.possible(far.plain, far.squeezed)
 
 

@@ -10,6 +10,16 @@ HEAD = "prism: 1\nid: house\n"
 RULE = "rules:\n  - id: names\n    category: prv\n    action: block\n"
 
 WARNINGS = {
+    "no rules at all": (
+        HEAD,
+        "house.yaml:2:5: id: looks for nothing, so every text passes; "
+        "add `rules`, or `extends: default`",
+    ),
+    "every rule switched off": (
+        HEAD + RULE.replace("block", "allow") + "    phrases: [zephyr lantern]\n",
+        "house.yaml:2:5: id: looks for nothing, so every text passes; "
+        "add `rules`, or `extends: default`",
+    ),
     "thresholds where every score tier is off": (
         HEAD + "tiers: {sketch: off, encoder: off}\n" + RULE + "    thresholds: 0.8\n",
         "house.yaml:8:17: rules[0].thresholds: no score tier is on in this policy, so this key "
@@ -106,7 +116,8 @@ def test_a_refusal_that_the_policy_would_block(write):
 
 
 def test_a_refusal_that_the_floor_would_block(write):
-    write(HEAD + 'messages: {en: "No zephyr lantern."}\n')
+    own = RULE.replace("names", "own") + "    phrases: [amber quokka]\n"
+    write(HEAD + 'messages: {en: "No zephyr lantern."}\n' + own)
     write(HEAD.replace("house", "floor") + RULE + "    phrases: [zephyr lantern]\n", "floor.yaml")
     assert lint("house.yaml") == ()
     (problem,) = lint("house.yaml", floor="floor.yaml")
@@ -114,7 +125,7 @@ def test_a_refusal_that_the_floor_would_block(write):
 
 
 def test_a_floor_that_holds_nobody(write):
-    write(HEAD)
+    write(HEAD + RULE + "    phrases: [amber quokka]\n")
     write("prism: 1\nid: floor\nmode: monitor\n", "floor.yaml")
     (problem,) = lint("house.yaml", floor="floor.yaml")
     assert "a policy in monitor mode holds nobody to anything" in problem.message
@@ -124,6 +135,36 @@ def test_errors_are_what_loading_refuses(write):
     write(HEAD + "rulez: []\n")
     (problem,) = lint("house.yaml")
     assert str(problem) == "house.yaml:3:1: rulez: is not a known key; did you mean 'rules'?"
+
+
+def test_a_configuration_is_checked_as_the_server_would(write):
+    write(HEAD + RULE + "    phrases: [zephyr lantern]\n")
+    write("policy: house.yaml\nfloor: stricct\n", "prism.yaml")
+    assert [str(p) for p in lint("prism.yaml")] == [
+        "prism.yaml:2:8: floor: 'stricct' is not the name of a shipped policy; "
+        "did you mean 'strict'?"
+    ]
+    write("policy: house.yaml\nfloor: strict\ntenants: tenants/\n", "prism.yaml")
+    path = write("prism: 1\ntenant: acme\npolcy: house.yaml\nkeys: []\n", "tenants/acme.yaml")
+    path.chmod(0o600)
+    assert [str(p) for p in lint("prism.yaml")] == [
+        "tenants/acme.yaml:3:1: polcy: is not a known key; did you mean 'policy'?"
+    ]
+    path.write_text(path.read_text().replace("polcy", "policy").replace("house", "../house"))
+    assert lint("prism.yaml") == ()
+
+
+def test_a_tenants_file_is_no_policy(write):
+    write("prism: 1\ntenant: acme\nkeys: []\n", "acme.yaml")
+    assert [str(p) for p in lint("acme.yaml")] == [
+        "acme.yaml: is a tenant's file, not a policy; lint the configuration that names its "
+        "folder, as in `prism policy lint prism.yaml`"
+    ]
+
+
+def test_a_policy_whose_version_was_forgotten_is_still_one(write):
+    write("id: house\nfloor: strict\n")
+    assert [p.key for p in lint("house.yaml")] == ["prism", "floor"]
 
 
 RISK = "risk_register: 1\nmarginal_risk:\n  cyb:\n    baseline: web search\n    threat: unknown\n"
@@ -152,7 +193,7 @@ def test_a_category_without_a_risk_block(write):
 
 def test_a_policy_may_bring_its_own_risk_block(write):
     block = RISK.split("\n", 1)[1] + "    existing_risk: unknown\n    evidence: unknown\n" + REST
-    write(HEAD + block)
+    write(HEAD + "extends: default\n" + block)
     assert lint("house.yaml") == ()
     write(HEAD + block.replace("evidence: unknown", "evidence:"))
     (problem,) = lint("house.yaml")

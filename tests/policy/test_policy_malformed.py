@@ -86,8 +86,33 @@ ONE_PROBLEM = {
     ),
     "threshold out of range": (
         HEAD + RULE + "    thresholds: {prompt: 1.5}\n",
-        "house.yaml:7:26: rules[0].thresholds.prompt: must be less than or equal to 1; "
-        "for example `prompt: 0.8`",
+        "house.yaml:7:26: rules[0].thresholds.prompt: 1.5 is not a probability, from 0 to 1; "
+        "write `0.8`, say",
+    ),
+    "threshold in per cent for both stages": (
+        HEAD + RULE + "    thresholds: 80\n",
+        "house.yaml:7:17: rules[0].thresholds: 80 is not a probability, from 0 to 1; "
+        "did you mean 0.8?",
+    ),
+    "threshold in quotes": (
+        HEAD + RULE + '    thresholds: "0.8"\n',
+        "house.yaml:7:17: rules[0].thresholds: must be a number, or one for each stage, not text; "
+        "write `0.8`, or `{prompt: 0.8, output: 0.7}`, without quotes",
+    ),
+    "threshold that is not a number": (
+        HEAD + RULE + "    thresholds: true\n",
+        "house.yaml:7:17: rules[0].thresholds: must be a number, or one for each stage, not true "
+        "or false; write `0.8`, or `{prompt: 0.8, output: 0.7}`, without quotes",
+    ),
+    "word boundary in double quotes": (
+        HEAD + RULE + '    regexes: ["\\border-[0-9]{6}\\b"]\n',
+        "house.yaml:7:15: rules[0].regexes[0]: holds a backspace: in double quotes YAML reads \\b "
+        "as one, and no text has any; put the pattern in single quotes: '\\border-[0-9]{6}\\b'",
+    ),
+    "digit class in double quotes": (
+        HEAD + RULE + '    regexes: ["order-\\d{6}"]\n',
+        "house.yaml:7:23: is not valid YAML: found unknown escape character 'd'; "
+        "in double quotes \\ begins an escape: use single quotes",
     ),
     "no id": (
         "prism: 1\nlocale: en\n",
@@ -142,8 +167,8 @@ ONE_PROBLEM = {
     ),
     "threshold that is no probability": (
         HEAD + "rules:\n  - {id: a, category: prv, action: block, thresholds: {prompt: 80}}\n",
-        "house.yaml:4:64: rules[0].thresholds.prompt: must be less than or equal to 1; "
-        "for example `prompt: 0.8`",
+        "house.yaml:4:64: rules[0].thresholds.prompt: 80 is not a probability, from 0 to 1; "
+        "did you mean 0.8?",
     ),
     "no message in the default locale": (
         HEAD + "locale: de\nmessages: {en: No.}\n",
@@ -169,8 +194,9 @@ ONE_PROBLEM = {
         "'<block mapping start>'; give this line the same indentation as its siblings",
     ),
     "open quote": (
-        HEAD + 'title: "House\n',
-        "house.yaml:4:1: is not valid YAML: found unexpected end of stream; close the quote",
+        HEAD + 'title: "House\nlocale: en\n',
+        "house.yaml:3:8: is not valid YAML: found unexpected end of stream; "
+        "close the quote that begins here",
     ),
     "alias": (
         HEAD + "title: *name\n",

@@ -56,6 +56,20 @@ async def test_a_line_is_in_the_file_when_its_writer_goes_on(tmp_path: Path) -> 
     assert verify(path, KEYS).ok
 
 
+async def test_processes_that_share_a_configuration_have_a_file_each(tmp_path: Path) -> None:
+    asked = tmp_path / "audit-{n}.jsonl"
+    with opened(asked) as one, opened(asked) as two:
+        paths = [log.settings.path.name for log in (one, two)]
+        assert paths == ["audit-1.jsonl", "audit-2.jsonl"]
+        await one.write(line(1))
+        await two.write(line(2))
+    with opened(asked) as again:  # a number that is free is taken up, and its chain goes on
+        assert again.settings.path.name == "audit-1.jsonl"
+        assert again.head.seq == 4
+    for number in (1, 2):
+        assert verify(tmp_path / f"audit-{number}.jsonl", KEYS).ok
+
+
 async def test_many_writers_make_one_chain(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     with opened(path, fsync=True) as log:

@@ -11,7 +11,8 @@ from tests.policies import REFUSAL, policy, rule
 
 from prism.moderator import Moderator
 from prism.steer.guard import TokenGuard
-from prism.types import Action, Boundary, Mode, Stage
+from prism.steer.vocabulary import Vocabulary
+from prism.types import Action, Boundary, Disguise, Mode, Stage
 
 POLICY = policy(
     rule("lantern", ["zephyr lantern", "velvet cartographer"]),
@@ -189,6 +190,51 @@ def test_a_preempted_refusal_goes_on_where_it_was(vocabulary):
     row = guard.row([])
     row.advance(ids)
     assert row.step().forced == (refusal[4] if len(refusal) > 4 else guard.eos)
+
+
+def test_a_preempted_refusal_that_began_the_answer_goes_on(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    refusal = guard.refusal(None, inside=False)
+    row = guard.row([])
+    row.advance(refusal[:4])
+    assert row.step().forced == refusal[4]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("ends", [1, 5])
+def test_a_refusal_that_was_out_stays_the_end(vocabulary, inside, ends):
+    """A request with a least length gets ends of text behind its refusal, and may be preempted."""
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    ids = [*vocabulary.encode("the zephyr")] if inside else []
+    ids += guard.refusal(None, inside=inside) + ends * [guard.eos]
+    row = guard.row([])
+    row.advance(ids)
+    assert row.refusing
+    assert row.step().forced == guard.eos
+
+
+def test_an_end_of_text_behind_half_a_refusal_is_none_of_ours(vocabulary):
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    for inside in (True, False):
+        row = guard.row([])
+        row.advance([*guard.refusal(None, inside=inside)[:4], guard.eos])
+        assert not row.refusing
+
+
+def test_a_token_that_holds_a_phrase_is_masked_behind_a_sign():
+    """Behind a sign that may be a letter, the token's first letter doesn't stand alone."""
+    chosen = policy(rule("alone", ["a-abz-stbeet"], disguises=frozenset({Disguise.LEET})))
+    tokens = [b"a-abz-$tb33t", b"+", b"a", b" ", None]
+    vocabulary = Vocabulary(tokens, [4], lambda text: [2])
+    guard, moderator = TokenGuard(chosen, vocabulary), Moderator(chosen)
+    for before, said in ((b" +", [3, 1]), (b"", []), (b" ", [3])):
+        row = guard.row([])
+        row.advance(said)
+        scanner = moderator.scanner(Stage.OUTPUT)
+        found = scanner.feed((before + tokens[0]).decode()) + scanner.finish()
+        assert found or 0 not in guard.always
+        if found:
+            assert 0 in row.step().banned
 
 
 def test_writing_is_in_place_in_a_strided_view(vocabulary):

@@ -36,20 +36,45 @@ def undo(text: str, cuts: list[int]) -> Decoded:
         ("one\\ntwo\\tthree", "one two three"),
         ("%e2%28", "\ufffd("),
         ("&#9999999;", "\ufffd"),
+        ("&#00000000122;e &#x000000007a;e", "ze ze"),
+        ("zeph&ZeroWidthSpace;yr", "zeph\u200byr"),
+        ("a\U000e0062\U000e0020c", "ab c"),
     ],
 )
 def test_escapes_are_undone_and_the_rest_passes(text, plain):
     assert "".join(undo(text, []).text) == plain
 
 
-@given(st.text(alphabet="%&\\#xun7a;{}D0B6 zé", max_size=40), st.data())
+@given(st.text(alphabet="%&\\#xun7a;{}D0B6 zé\U000e0061", max_size=40), st.data())
 def test_escapes_do_not_depend_on_the_cuts(text, data):
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=6))
     whole, cut = undo(text, []), undo(text, cuts)
     assert (whole.text, whole.starts, whole.ends) == (cut.text, cut.starts, cut.ends)
 
 
-@given(st.text(alphabet="%&\\#xun7a;{}D0B6 zé", max_size=40))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&#00000000122;e",
+        "&#X00000007ae",
+        "&ZeroWidthSpace;e",
+        "\\u{7a}e",
+        "&#x7a;e",
+        "&#X07Ae",
+        "\\U0000007a",
+        "&nbsp;e",
+        "%7ae",
+        "\\x7ae",
+        "&#122;",
+    ],
+)
+def test_an_escape_may_be_cut_anywhere(text):
+    for cut in range(len(text) + 1):
+        assert undo(text, [cut]).text == undo(text, []).text
+    assert undo(text, list(range(len(text)))).text == undo(text, []).text
+
+
+@given(st.text(alphabet="%&\\#xun7a;{}D0B6 zé\U000e0061", max_size=40))
 def test_places_are_ordered_and_inside(text):
     out = undo(text, [])
     assert len(out.text) == len(out.starts) == len(out.ends)

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -62,12 +63,16 @@ def opened(source: str) -> Iterator[IO[bytes]]:
     if source == STANDARD:
         yield sys.stdin.buffer
         return
+    unzip: Callable[[str, str], Any] = gzip.open if source.endswith(".gz") else open
     try:
-        unzip: Callable[[str, str], Any] = gzip.open if source.endswith(".gz") else open
-        with unzip(source, "rb") as stream:
+        stream = unzip(source, "rb")
+    except OSError as error:
+        raise ScanError(f"{source}: {error.strerror or error}") from None
+    with stream:
+        try:
             yield stream
-    except (OSError, EOFError) as error:
-        raise ScanError(f"{source}: {getattr(error, 'strerror', None) or error}") from None
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:  # told while it is read
+            raise ScanError(f"{source}: {error}") from None
 
 
 def numbered(stream: IO[bytes]) -> Iterator[Line]:

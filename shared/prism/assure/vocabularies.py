@@ -28,7 +28,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
             plugin = import_module("llamacpp_prism.tokenise")
         except ImportError:
             raise VocabularyError(
-                "a GGUF file needs `pip install prism-serving[llamacpp]`"
+                "a GGUF file needs llama-cpp-python: `pip install .[llamacpp]`"
             ) from None
         try:
             found: Vocabulary = plugin.vocabulary_in(path)

@@ -195,6 +195,28 @@ BUFFER = 4096
 """Buckets of a work buffer; more than one code point can give."""
 
 
+@njit(cache=True)
+def whole(table, embeddings, heads, biases, cps):
+    """Read a whole text; return its log odds, float32 ``[categories]``.
+
+    ``heads`` float32 ``[categories, d]`` and ``biases`` ``[categories]`` are those of one stage.
+    """
+    state = np.zeros(STATE, np.uint64)
+    buffer = np.empty(BUFFER, np.int32)
+    sums = np.zeros(embeddings.shape[1], np.int64)
+    count = feed(table, embeddings, state, cps, buffer, sums)
+    found = finish(state, buffer)
+    accumulate(embeddings, buffer, found, sums)
+    root = np.sqrt(max(count + found, 1))
+    out = np.empty(len(biases), np.float32)
+    for c in range(len(biases)):
+        total = np.float64(biases[c])
+        for k in range(len(sums)):
+            total += heads[c, k] * (sums[k] / root)
+        out[c] = total
+    return out
+
+
 def buckets_of(text: str) -> NDArray[np.int32]:
     """Return the buckets of a whole text in reading order, int32 ``[features]``."""
     state = np.zeros(STATE, np.uint64)

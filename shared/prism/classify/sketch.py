@@ -87,6 +87,14 @@ class Sketch:
         stream.feed(text)
         return stream.scores()
 
+    def logits(self, text: str, stage: Stage) -> FloatArray:
+        """Return the log odds of a whole text, float32 ``[categories]``, in one compiled call."""
+        heads, biases = self.weights.linear(stage)
+        found: FloatArray = features.whole(
+            fold_block(), self.weights.embeddings, heads, biases, code_points(text)
+        )
+        return found
+
 
 class SketchStream:
     """One text, read in any chunks. For one thread at a time."""

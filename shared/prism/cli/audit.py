@@ -67,8 +67,9 @@ def verify(
         untold = report.flaws_in_all - len(report.flaws)
         if untold:
             typer.echo(f"... and {untold} more", err=True)
+        lines = f"{report.lines} line{'' if report.lines == 1 else 's'}"
         seals = "seals checked" if report.seals else "seals not checked: no key"
-        typer.echo(f"{'ok' if report.ok else 'NOT AS WRITTEN'}: {report.lines} lines, {seals}")
+        typer.echo(f"{'ok' if report.ok else 'NOT AS WRITTEN'}: {lines}, {seals}")
         typer.echo(f"head {report.head}")
     if not report.ok:
         raise typer.Exit(DIFFERS)

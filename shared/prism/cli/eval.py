@@ -67,6 +67,8 @@ def evaluate(
 
     if len(policy or []) + len(results or []) > 2:
         bad_input("at most two policies or results can be compared", as_json)
+    if html is not None and not Path(html).parent.is_dir():  # said before the work, not after
+        bad_input(f"--html: no such folder: {Path(html).parent}", as_json)
     try:
         dataset = Dataset.read_all(data)
         systems = _systems(policy or [], results or [], dataset, score, as_json)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prism.cli.listening import authority, listen
 from prism.cli.output import bad_input, reporting
 from prism.cli.settings import Config, Host, ServedPolicy, given_settings
 
@@ -21,11 +20,10 @@ if TYPE_CHECKING:
     from prism.http.upstream import Upstream
 
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})
-_BACKLOG = 2048
 _IDLE_CLIENT = 75
 # Longer than clients keep connections, so that it is they who close them.
 _LAST_STREAMS = 10
-_COLLECTED_AFTER = 10_000  # objects more than at the last garbage collection; Python's own is 700
+_COLLECTED_AFTER = 50_000  # objects more than at the last garbage collection; Python's own is 700
 
 
 def proxy(
@@ -73,7 +71,7 @@ def proxy(
     if there.url.host in {host, *(_LOCAL if host in _LOCAL else ())} and port == _port(there):
         bad_input(f"--upstream is where this proxy would listen ({there.url}); change one", False)
     _, settings = given_settings(policy, config)
-    listener = _listen(host, port)
+    listener = listen(host, port)
 
     from prism.http import PrismMiddleware
     from prism.http.proxy import Proxy
@@ -90,7 +88,7 @@ def proxy(
         listener.close()
         raise
     server = server_of(app)
-    here = f"http://{_authority(listener)}"
+    here = f"http://{authority(listener)}"
     typer.echo(f"prism: listening on {here}, upstream {there.url}", err=True)
     typer.echo(f"prism: health: {here}/prism/health", err=True)
     try:
@@ -123,28 +121,6 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
             timeout_graceful_shutdown=_LAST_STREAMS,
         )
     )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens already, so that nobody meets a closed door meanwhile."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
-        reason = str(error.strerror or error)
-        if error.errno is not None and not isinstance(error, socket.gaierror):
-            reason = os.strerror(error.errno)  # without the address, which is said already
-        bad_input(
-            f"can't listen on {host} port {port}: {reason}; "
-            "choose another --host or --port, or end what is using it",
-            False,
-        )
-
-
-def _authority(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _port(upstream: Upstream) -> int:

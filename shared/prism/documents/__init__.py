@@ -2,7 +2,17 @@
 
 from prism.documents.problems import Problem, ProblemsError, did_you_mean, one_of
 from prism.documents.shipped import shipped_dir
-from prism.documents.tree import MAX_BYTES, Document, Node, NodePath, dotted, parse, read, read_text
+from prism.documents.tree import (
+    MAX_BYTES,
+    Document,
+    Node,
+    NodePath,
+    dotted,
+    kind,
+    parse,
+    read,
+    read_text,
+)
 from prism.documents.validate import Model, custom_error, validate
 
 __all__ = [
@@ -16,6 +26,7 @@ __all__ = [
     "custom_error",
     "did_you_mean",
     "dotted",
+    "kind",
     "one_of",
     "parse",
     "read",

@@ -305,6 +305,8 @@ def _plain_scalar(text: str) -> str | int | float | bool | None:
 
 def _syntax_problem(error: MarkedYAMLError, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
+    if error.context == _IN_A_QUOTE and "end of stream" in str(error.problem):
+        mark = error.context_mark  # where the quote begins: the file's end helps nobody
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
     problem = str(error.problem or error.context or "invalid syntax")
     return Problem(file, line, column, "", f"is not valid YAML: {problem}", _syntax_fix(problem))
@@ -317,10 +319,12 @@ def _syntax_fix(problem: str) -> str:
     return "check indentation, brackets and quotes on this line and the one before"
 
 
+_IN_A_QUOTE = "while scanning a quoted scalar"
 _SYNTAX_FIXES = (
+    ("unknown escape character", "in double quotes \\ begins an escape: use single quotes"),
     ("'\\t'", "indent with spaces, not tabs"),
     ("mapping values are not allowed", "put text that holds a colon in quotes"),
-    ("unexpected end of stream", "close the quote"),
+    ("unexpected end of stream", "close the quote that begins here"),
     ("expected ',' or", "close the bracket, or put a comma between the items"),
     ("cannot start any token", "put the text in quotes"),
     ("expected <block end>", "give this line the same indentation as its siblings"),

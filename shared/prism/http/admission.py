@@ -8,10 +8,9 @@ nothing of the engine's answer is looked at, let alone shown.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-
-import anyio
 
 from prism.http.errors import HttpError, Unavailable
 from prism.http.family import Call
@@ -33,7 +32,7 @@ class Admission:
         self._waits = session.waits(call.chars)  # for a model
         self._begun = time.perf_counter()
         self._answered: float | None = None  # when the engine had something to say
-        self._known = anyio.Event()
+        self._known = asyncio.Event()
         self.told = False
         self.settled = False
         self.refused = False

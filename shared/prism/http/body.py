@@ -6,6 +6,7 @@ judged, so that no difference between two JSON readers can hide text from one of
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
@@ -38,25 +39,28 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         raise _too_large(scope, limit)
     parts: list[bytes] = []
     size = 0
-    with anyio.move_on_after(BODY_TIMEOUT) as timer:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            part: bytes = message.get("body", b"")
-            size += len(part)
-            if size > limit:
-                parts.clear()
-                if message.get("more_body", False):
-                    await _drain(receive)
-                raise _too_large(scope, limit)
-            parts.append(part)
-            if not message.get("more_body", False):
-                break
-    if timer.cancelled_caught:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT) as timer:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                part: bytes = message.get("body", b"")
+                size += len(part)
+                if size > limit:
+                    parts.clear()
+                    if message.get("more_body", False):
+                        await _drain(receive)
+                    raise _too_large(scope, limit)
+                parts.append(part)
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        if not timer.expired():
+            raise
         raise BodyTimeout(
             f"the request body did not arrive within {BODY_TIMEOUT:.0f} s", code="body_timeout"
-        )
+        ) from None
     return b"".join(parts)
 
 
@@ -93,10 +97,13 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise BadRequest(
             f"the request body is not valid UTF-8 (byte {error.start})", code="invalid_utf8"
         ) from None
-    try:
-        value = json.loads(
-            text, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float
+    if text.startswith("\ufeff"):
+        raise BadRequest(
+            "the request body is not valid JSON: it begins with a byte order mark (BOM)",
+            code="invalid_json",
         )
+    try:
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise BadRequest(
             f"the request body is not valid JSON: {error.msg} at line {error.lineno}, "
@@ -217,4 +224,7 @@ def _float(text: str) -> float:
     return value
 
 
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float
+)  # ``json.loads`` would make one at each call
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})

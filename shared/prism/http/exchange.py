@@ -34,8 +34,9 @@ from prism.http.errors import (
     send_json,
 )
 from prism.http.family import Call, Family, StreamFilter
+from prism.http.heads import OURS, passed, require_utf8
 from prism.http.judge import Judge, may_end
-from prism.http.pool import Pool
+from prism.http.pool import INLINE, Pool
 from prism.http.sse import Event, Reader
 from prism.record.receipt import HEADER
 
@@ -52,9 +53,6 @@ GRACE = 1.0
 
 MAX_ANSWER_BYTES = 128_000_000
 _MAX_ERROR_BYTES = 1_000_000
-
-_DROPPED = frozenset({b"content-length", b"transfer-encoding", b"connection", b"trailer"})
-_OURS = b"x-prism-"
 
 T = TypeVar("T")
 Quick = Callable[[list[Event], int], tuple[int, str, list[Event]]]
@@ -188,7 +186,7 @@ class Exchange:
         kept = [
             (bytes(key), bytes(value))
             for key, value in self._scope.get("headers", ())
-            if key.lower() not in dropped and not key.lower().startswith(_OURS)
+            if key.lower() not in dropped and not key.lower().startswith(OURS)
         ]
         kept += [
             (b"content-type", self._content_type),
@@ -288,10 +286,14 @@ class Exchange:
             self._filter = self._family.stream(self._call, self._judge)
             self._quick = getattr(self._filter, "quick", None)
             await self._record("admitted", self.outcome)
-            await self._start({b"x-prism-id": self._judge.session.id.encode()})
+            head = {b"x-prism-id": self._judge.session.id.encode()}
+            # In the engine's words it could name a charset that these bytes are not written in.
+            head[b"content-type"] = self._dialect.content_type.encode()
+            await self._start(head)
         elif kind == "application/json":
             self._mode = "json"
         elif kind in self._dialect.texts:
+            require_utf8(self._header(b"content-type"))
             self._mode = "text"
         else:
             raise UpstreamShape(
@@ -338,6 +340,8 @@ class Exchange:
 
     async def _judging(self, size: int, work: Callable[[], T], *, ends: bool = True) -> T:
         waits = self._judge.waits(size, ends=ends)
+        if not waits and size <= INLINE:
+            return work()
         return await self._pool.run(size, work, patient=True, waits=waits)
 
     def _encode(self, events: list[Event]) -> bytes:
@@ -362,27 +366,24 @@ class Exchange:
         else:
             judged = json_answer if self._mode == "json" else text_answer
             work = functools.partial(judged, self._family, self._call, self._judge, raw)
-        if self._mode != "text":
-            kind = "application/json"
+        shown = f"{kind.partition(';')[0].strip()}; charset=utf-8"
         try:
             payload = await self._judging(len(raw), work)
         except ContentFiltered as error:  # the API has no other way to say so
-            self._status, kind = error.status, "application/json"
+            self._status, self._mode = error.status, "json"
             payload = dumps(self._dialect.error(error.body()))
         await self._record("answered", self.outcome)
         extra = {b"content-length": str(len(payload)).encode()}
         if self._mode != "error":
             extra[HEADER.encode()] = self._receipt().encode("ascii")
-        extra[b"content-type"] = kind.encode("latin-1")
+        shown = shown if self._mode == "text" else "application/json"
+        extra[b"content-type"] = shown.encode("latin-1")
         await self._start(extra)
         await self._write(payload, more=False)
         self._finish(early=False)
 
     async def _start(self, extra: dict[bytes, bytes]) -> None:
-        replaced = _DROPPED | set(extra)
-        head = [
-            pair for pair in self._head if pair[0] not in replaced and not pair[0].startswith(_OURS)
-        ]
+        head = passed(self._head, self._judge, without=extra)
         self._started = True
         await self._outer_send(
             {

@@ -120,8 +120,9 @@ class _Request:
                 await exchange.run()
         finally:
             outcome = self._outcome(exchange.outcome)
-            with anyio.CancelScope(shield=True):
-                await self._record_late(outcome)
+            if self._on_record and not self._recorded:
+                with anyio.CancelScope(shield=True):
+                    await self._record_late(outcome)
         self._note(outcome)
 
     def _judged_first(self, admission: Admission) -> bool:
@@ -184,9 +185,14 @@ class _Request:
             blocked_choices=blocked,
         )
 
+    @property
+    def _on_record(self) -> bool:
+        """Whether its decisions are put on record."""
+        return self.probe is None and self.server.books.log is not None
+
     async def _record(self, event: str, outcome: str) -> None:
         """Put a decision on record. Raises :class:`HttpError` where it can't be, and must be."""
-        if self.probe is None and self.server.books.log is not None:
+        if self._on_record:
             self._recorded = event != "admitted"
             receipt = self._receipt(refused=event == "refused")
             books, judge = self.server.books, self.judge
@@ -206,8 +212,6 @@ class _Request:
 
     async def _record_late(self, outcome: str) -> None:
         """Record an answer that broke off before its end was on record."""
-        if self._recorded:
-            return
         try:
             await self._record("broken_off", outcome)
         except HttpError:  # counted by the books; there is nobody left to tell

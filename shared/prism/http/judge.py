@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("prism.http")
 
+_MOST_ERRORS = 10_000
+# Characters of errors in one answer; what is beyond them is withheld.
+
 _GOES_ON = re.compile(
     r'"(?:finish_reason|stop_reason|done_reason)"\s*:\s*null'
     r'|"(?:done|stop)"\s*:\s*false'
@@ -61,6 +64,7 @@ class Judge:
         self._fingerprint = fingerprint
         self._prints: dict[tuple[int, str], HMAC] = {}
         self._wait = True
+        self._errors = ""  # texts of errors that went out
         self.never_waits = session.never_waits
 
     def waits(self, chars: int, *, ends: bool = True) -> bool:
@@ -92,7 +96,8 @@ class Judge:
             return self._failed(choice)
         if released is None:
             return None
-        self.scanned[channel.rpartition(".")[2]] += len(data)
+        kind = channel if "." not in channel else channel.rpartition(".")[2]
+        self.scanned[kind] += len(data)
         if released is True:
             if self._fingerprint is not None or self._tail:
                 self._told(choice, channel, data.decode("ascii"))
@@ -120,6 +125,23 @@ class Judge:
             _log.exception("judging an error failed; it is withheld")
             self._metrics.failure("judge")
             return False
+
+    def allows(self, text: str) -> bool:
+        """Whether a few words around the answer (a header, a stop string) may go out."""
+        try:
+            return self.session.allows(text)
+        except Exception:
+            _log.exception("judging words around an answer failed; they are withheld")
+            self._metrics.failure("judge")
+            return False
+
+    def passes_error(self, text: str) -> bool:
+        """Whether an error's text may go out, together with those of errors before it."""
+        together = "\n".join(filter(None, (self._errors, text)))
+        if len(self._errors) > _MOST_ERRORS or not self.passes(together):
+            return False
+        self._errors = together
+        return True
 
     def ends_in_refusal(self, choice: int) -> bool:
         """Whether a channel of the choice ends in exactly a refusal that the token layer forces."""

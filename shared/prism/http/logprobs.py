@@ -8,6 +8,7 @@ tail behind a stop string, redacted words) never leaves. Dropping an entry is al
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,7 @@ def chat_logprobs(taken: list[tuple[Entry, int]], keep_alternatives: bool) -> di
         name = "top_probs" if "top_probs" in entry.data else "top_logprobs"
         top = entry.data.get(name)
         alternatives = [
-            _chat_token(other)
+            _chat_token(other) if keep_alternatives else _same(entry.data, other)
             for other in (top if isinstance(top, list) else [])
             if isinstance(other, dict)
             and (keep_alternatives or other.get("token") == entry.data.get("token"))
@@ -182,26 +183,35 @@ def text_logprobs(taken: list[tuple[Entry, int]], keep_alternatives: bool) -> di
 
 def _token(item: dict[str, Any]) -> str:
     raw = item.get("bytes")
-    if isinstance(raw, list) and all(isinstance(b, int) and 0 <= b < 256 for b in raw):
-        exact = bytes(raw).decode("utf-8", "replace")
+    if isinstance(raw, list) and (exact := _text(raw)) is not None:
         # An entry that shows one thing in words and another in bytes has to answer for both.
         return exact if exact.strip() == item["token"].strip() else item["token"] + exact
     return str(item["token"])
 
 
+def _same(sampled: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    """Return the sampled token where it stands among its alternatives: it shows nothing more."""
+    return {**_chat_token(item), **{key: _chat_token(sampled)[key] for key in ("token", "bytes")}}
+
+
 def _chat_token(item: dict[str, Any]) -> dict[str, Any]:
-    raw = item.get("bytes")
-    fine = isinstance(raw, list) and all(isinstance(b, int) for b in raw)
+    token, raw = str(item.get("token", "")), item.get("bytes")
+    exact = _text(raw) if isinstance(raw, list) else None
+    # Bytes that say another thing than the token are not those of the text that went out.
+    fine = exact is not None and exact.strip() == token.strip()
     name = "prob" if "prob" in item else "logprob"
-    return {
-        "token": str(item.get("token", "")),
-        name: _number(item.get(name)),
-        "bytes": raw if fine else None,
-    }
+    return {"token": token, name: _number(item.get(name)), "bytes": raw if fine else None}
+
+
+def _text(raw: list[Any]) -> str | None:
+    if not all(isinstance(b, int) and not isinstance(b, bool) and 0 <= b < 256 for b in raw):
+        return None
+    return bytes(raw).decode("utf-8", "replace")
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) else None
+    known = isinstance(value, int | float) and math.isfinite(value)
+    return value if known else None
 
 
 def _at(items: Any, index: int) -> Any:

@@ -76,8 +76,11 @@ class PrismMiddleware:
             engine_key=engine_key,
             token_layer="token" in layers,
         )
-        # What is compiled for the tokens of answers is compiled now, and not while a client waits.
-        tenancy.server().moderator.scanner(Stage.OUTPUT).token(b" ")
+        # What is compiled for prompts and for the tokens of answers is compiled now: a client would
+        # have to wait for it.
+        moderator = tenancy.server().moderator
+        moderator.found(Stage.PROMPT, "")
+        moderator.scanner(Stage.OUTPUT).token(b" ")
         self.selftest = SelfTest(
             moderated=self._http,
             inner=app,

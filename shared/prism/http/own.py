@@ -9,7 +9,7 @@ from prism.http.errors import send_json
 from prism.http.server import Server
 from prism.http.stored import withheld
 from prism.record import metrics as exposition
-from prism.types import Stage
+from prism.types import Action, Stage
 
 
 async def health(server: Server, send: Send) -> None:
@@ -19,6 +19,7 @@ async def health(server: Server, send: Send) -> None:
     report = {
         **server.selftest.report(),
         **server.books.report(),
+        **server.tenancy.report(),
         "policy": policy.digest,
         "policy_id": policy.id,
     }
@@ -46,7 +47,7 @@ async def stored(server: Server, scope: Scope, send: Send) -> None:
             lambda: guest.moderator.check_output(said),
             waits=session.waits(len(said)),
         )
-        if judged.blocked:
+        if judged.action >= Action.REDACT:
             body = withheld(body, session.message)
     server.metrics.request("responses", "passed")
     await send_json(send, 200, body)

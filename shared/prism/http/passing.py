@@ -5,6 +5,7 @@ from __future__ import annotations
 from prism.http.asgi import Message, Receive, Scope, Send, route_path
 from prism.http.body import read_body
 from prism.http.errors import HttpError, NotModerated, send_error
+from prism.http.heads import OURS
 from prism.http.routes import ENGINE_HEALTH, Route
 from prism.http.server import Server
 
@@ -25,6 +26,10 @@ async def pass_on(server: Server, route: Route, scope: Scope, receive: Receive, 
     async def watched(message: Message) -> None:
         nonlocal started
         started = True
+        if message["type"] == "http.response.start":
+            # A receipt of the engine's would be taken for this server's.
+            head = [p for p in message.get("headers", ()) if not p[0].lower().startswith(OURS)]
+            message = {**message, "headers": head}
         await send(message)
 
     try:

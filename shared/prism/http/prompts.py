@@ -6,9 +6,11 @@ that a field that an engine learns tomorrow is judged today.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from prism.conversation import ASIDE, WAYS
 from prism.http.errors import BadRequest, TooLarge
 from prism.http.family import Call, Reading
 from prism.http.templates import raw_messages
@@ -17,11 +19,13 @@ CONTROLS = frozenset(
     {
         "model", "user", "request_id", "session_id", "cache_salt", "stream", "stream_options",
         "stop", "stop_token_ids", "bad_words", "logit_bias", "allowed_token_ids", "service_tier",
-        "reasoning_effort", "truncation_side", "logit_bias_type", "metadata", "safety_identifier",
+        "truncation_side", "logit_bias_type", "metadata", "safety_identifier",
         "prompt_cache_key",
     }
 )  # fmt: skip
 """Top-level keys whose strings never become part of a prompt."""
+
+_EFFORTS = (None, "none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _REFUSED = {
     "prompt_embeds": "embeddings in place of text can't be judged",
@@ -40,6 +44,10 @@ _UNREAD_PARTS = {
     "audio_url": "audio", "input_audio": "audio", "video_url": "video", "video": "video",
 }  # fmt: skip
 _MEDIA = ("data:image/", "data:audio/", "data:video/")
+_ROLES = frozenset(
+    {"user", "assistant", "system", "developer", "tool", "function", "model", "chatbot"}
+)
+_HEAD = 256  # characters that stand right behind a role
 
 
 def refuse_unsafe(body: dict[str, Any], engine: str) -> None:
@@ -143,17 +151,28 @@ def context(body: dict[str, Any], known: frozenset[str]) -> list[dict[str, str]]
         text
         for key, value in body.items()
         if key not in known and key not in CONTROLS
+        if key != "reasoning_effort" or value not in _EFFORTS  # which templates may write out
         for text in strings(value)
     ]
     return [{"role": "context", "content": "\n".join(texts)}] if texts else []
 
 
 class Messages:
-    """Reads a chat's messages into flat role-and-text pairs."""
+    """Reads a chat's messages into flat role-and-text pairs.
+
+    What a message says beside its text stands behind all messages: a name, or a mark on a part,
+    that stood between two texts would hide that the model reads them as one.
+    """
 
     def __init__(self) -> None:
-        self.flat: list[dict[str, str]] = []
         self.unread: set[str] = set()
+        self._said: list[dict[str, str]] = []
+        self._asides: list[dict[str, str]] = []
+
+    @property
+    def flat(self) -> list[dict[str, str]]:
+        """What p(x) judges."""
+        return self._said + self._asides
 
     def add_all(self, value: Any, where: str) -> None:
         """Read a conversation. Raises :class:`BadRequest` that names the place."""
@@ -169,24 +188,43 @@ class Messages:
         role = value.get("role")
         if not isinstance(role, str):
             raise BadRequest(f"{where}.role must be a string", param=where, code="invalid_type")
-        texts, split = self._content(value.get("content"), f"{where}.content")
-        rest = {key: below for key, below in value.items() if key not in ("role", "content")}
-        parts = ["\n".join(texts), *self._rest(rest)]
-        self.flat += raw_messages("\n".join(part for part in parts if part), role)
-        if split:
-            # Templates differ in what they put between parts, a line break or nothing.
-            self.flat.append({"role": role, "content": "".join(texts)})
+        texts = self._content(value.get("content"), f"{where}.content")
+        self.say(role, *texts)
+        self.beside(
+            text
+            for key, below in value.items()
+            if key not in ("role", "content")
+            for text in (*strings(below), *decoded(below))
+        )
 
-    def _rest(self, rest: dict[str, Any]) -> Iterator[str]:
-        for key, below in rest.items():
-            if key not in ("tool_call_id", "id"):
-                yield from strings(below)
+    def say(self, role: str, *texts: str, alike: Sequence[str] = ()) -> None:
+        """Add a message. Templates differ in what they put between texts, a line break or nothing.
 
-    def _content(self, content: Any, where: str) -> tuple[list[str], bool]:
+        ``alike``: those of its texts that some engines put together without the others.
+        """
+        content, joined, apart = "\n".join(texts), "".join(texts), "".join(alike)
+        if role not in _ROLES:  # templates write out any role, in front of what it says
+            self.beside([f"{role}\n{content[:_HEAD]}"])
+        if not content:
+            return
+        first, *turns = raw_messages(content, role)
+        for way, text in zip(WAYS, (joined, apart), strict=True):
+            if text not in ("", content, first.get(WAYS[0])):
+                first[way], *more = (message["content"] for message in raw_messages(text, role))
+                turns += [{"role": role, "content": turn} for turn in more]
+        self._said += [first, *turns]
+
+    def beside(self, texts: Iterable[str]) -> None:
+        """Add what is no part of the conversation's text, and may be read with it."""
+        text = "\n".join(text for text in texts if text)
+        if text:
+            self._asides.append({"role": ASIDE, "content": text})
+
+    def _content(self, content: Any, where: str) -> list[str]:
         if content is None:
-            return [], False
+            return []
         if isinstance(content, str):
-            return [content], False
+            return [content]
         if not isinstance(content, list):
             raise BadRequest(
                 f"{where} must be a string, a list of parts or null",
@@ -195,18 +233,21 @@ class Messages:
             )
         texts: list[str] = []
         for number, part in enumerate(content):
-            texts.extend(self._part(part, f"{where}[{number}]"))
-        return texts, len(texts) > 1
+            text = self._part(part, f"{where}[{number}]")
+            if text:
+                texts.append(text)
+        return texts
 
-    def _part(self, part: Any, where: str) -> Iterator[str]:
+    def _part(self, part: Any, where: str) -> str | None:
+        """Return the text of a part, if it is one, and note what else it says."""
         if isinstance(part, str):
-            yield part
-            return
+            return part
         if not isinstance(part, dict):
             raise BadRequest(f"{where} must be an object", param=where, code="invalid_type")
         kind = part.get("type")
         if not isinstance(kind, str):
             raise BadRequest(f"{where}.type must be a string", param=where, code="invalid_type")
+        field = None
         if kind in _READ_PARTS:
             field = kind if kind in ("refusal", "thinking") else "text"
             if not isinstance(part.get(field), str):
@@ -221,13 +262,38 @@ class Messages:
                 param=where,
                 code="not_moderated",
             )
-        for key, value in part.items():
-            if key == "type":
-                continue
-            for text in strings(value):
-                if kind in _UNREAD_PARTS and (text.startswith(_MEDIA) or key == "input_audio"):
+        self.beside(
+            text
+            for key, value in part.items()
+            if key not in ("type", field)
+            for text in strings(value)
+            if not _is_media(kind, key, text)
+        )
+        return part[field] if field is not None else None
+
+
+def _is_media(kind: str, key: str, text: str) -> bool:
+    """Whether a string of a part is the picture, the sound or the film itself."""
+    return key == kind and (kind == "input_audio" or text.startswith(_MEDIA))
+
+
+def decoded(value: Any) -> Iterator[str]:
+    """Yield the strings in the JSON of calls' arguments: a line break is written as letters there.
+
+    ``value`` is a call, or what holds calls at any depth.
+    """
+    if isinstance(value, list):
+        for item in value:
+            yield from decoded(item)
+    elif isinstance(value, dict):
+        for key, below in value.items():
+            if key == "arguments" and isinstance(below, str):
+                try:
+                    yield from strings(json.loads(below))
+                except (ValueError, RecursionError):
                     continue
-                yield text
+            elif isinstance(below, dict | list):
+                yield from decoded(below)
 
 
 def flag(body: dict[str, Any], key: str, default: bool = False) -> bool:

@@ -29,6 +29,9 @@ _NOT_SENT = frozenset(
         # llama-server: keep on generating when the client is gone, and keep the text, unmoderated,
         # for whoever asks for it.
         b"x-conversation-id", b"last-event-id",
+        # Servers and gateways that heed one of these serve another route than was admitted here.
+        b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url",
+        b"x-rewrite-url",
     }
 )  # fmt: skip
 _NOT_RETURNED = frozenset({b"date"})  # this server writes its own

@@ -32,12 +32,17 @@ _MARKS = re.compile(
 )
 
 
+_HINTS = "<[:"
+"""One of these is in every mark of a turn: most texts are told by that to have none."""
+
 _SEAM = "The turns of the user in it:"
 """Between a text and its turns, lest the end of one and the beginning of another make a phrase."""
 
 
 def raw_messages(text: str, role: str = "user") -> list[dict[str, str]]:
     """Return a text as a message, and behind it the user's turns if it holds several."""
+    if not any(hint in text for hint in _HINTS):
+        return [{"role": role, "content": text}]
     turns = [turn for turn in _turns(text) if turn]
     if len(turns) < 2:
         return [{"role": role, "content": text}]

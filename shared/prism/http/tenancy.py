@@ -16,12 +16,14 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from prism.config import Settings
+from prism.documents import Problem
 from prism.http.asgi import Scope, headers
+from prism.http.credentials import CREDENTIALS, check_operator, credential, unauthorised
 from prism.http.errors import (
     BadRequest,
-    NotModerated,
     TenantDisabled,
     TooManyRequests,
     Unauthorised,
@@ -33,8 +35,10 @@ from prism.record.metrics import Metrics
 from prism.session import Session
 from prism.steer.stamp import Stamp
 from prism.tenants.directory import Directory, KeyState, Tenant
+from prism.tenants.errors import TenantError
 from prism.tenants.limits import Clock, Meter
 from prism.tenants.model import ANONYMOUS, DEFAULT, TenantLimits
+from prism.tenants.store import Stamp as Seen
 
 _log = logging.getLogger("prism.http")
 
@@ -47,17 +51,13 @@ OPEN = frozenset(
 """Routes of the engine that need no key where there are tenants: no word of a tenant on them."""
 
 LOOK = 1.0
-"""Seconds between two looks at the folder of tenants; one look is one ``stat``."""
+"""Seconds between two looks at the folder of tenants and at the policies that they name."""
 PAUSE = 10.0
 """Seconds before another try where the folder could not be read."""
 PATIENCE = 2.0
 """Seconds that a request waits for changed files to be read. Then what was read before holds."""
 
-ADMIN_HEADER = b"x-prism-admin-key"
-"""Where the operator's key may stand instead of in ``Authorization``."""
-
 MAX_SALT = 128
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key", ADMIN_HEADER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Guest:
         """Return ``scope`` as the engine may see it: with its own key instead of the tenant's."""
         if not self._strip:
             return scope
-        kept = [pair for pair in scope["headers"] if pair[0].lower() not in _CREDENTIALS]
+        kept = [pair for pair in scope["headers"] if pair[0].lower() not in CREDENTIALS]
         if self._credential is not None:
             kept.append((b"authorization", b"Bearer " + self._credential))
         return {**scope, "headers": kept}
@@ -142,6 +142,7 @@ class _Books:
 
     directory: Directory
     moderators: Mapping[str, Moderator]
+    wrong: int = 0  # problems of files, each of which counts as it was before
 
 
 @dataclass(slots=True)
@@ -203,10 +204,11 @@ class Tenancy:
         self._anonymous: Moderator | None = None
         self._books: _Books | None = None
         self._next_look = clock()
-        self._seen: int | None = None
+        self._seen: Seen | None = None
+        self._unread = False  # whether the last look found nothing that could be read
         self._task: asyncio.Task[None] | None = None
         if (tenants := settings.tenants) is not None:
-            self._books = self._open(tenants.directory, {})
+            self._books = self._open(tenants.directory, {}, 0)
             if tenants.anonymous is not None:
                 known = self._books.moderators.get(tenants.anonymous.digest)
                 self._anonymous = known or Moderator(tenants.anonymous, settings.models)
@@ -224,6 +226,12 @@ class Tenancy:
             refusals,
             limits.max_upload_bytes,
         )
+
+    def report(self) -> dict[str, Any]:
+        """Return what the health report says of the tenants: how much of their files is wrong."""
+        if self._books is None:
+            return {}
+        return {"tenants": {"problems": self._books.wrong + self._unread}}
 
     async def admit(self, scope: Scope) -> Guest:
         """Return whose request it is.
@@ -258,23 +266,7 @@ class Tenancy:
 
         Raises :class:`~prism.http.errors.NotModerated` for any other.
         """
-        wanted = self._house.settings.admin_key
-        given = {text.strip() for text in headers(scope, ADMIN_HEADER)}
-        for text in headers(scope, b"authorization"):
-            scheme, _, token = text.strip().partition(" ")
-            if scheme.lower() == "bearer":
-                given.add(token.strip())
-        fine = [
-            wanted is not None
-            and hmac.compare_digest(text.encode("latin-1", "replace"), wanted.encode("latin-1"))
-            for text in given
-        ]
-        if not any(fine):
-            raise NotModerated(
-                f"{scope['path'][:256]!r} changes or shows the server, so it needs the operator's "
-                "key; see PRISM's docs/http.md",
-                code="operator_only",
-            )
+        check_operator(scope, self._house.settings.admin_key)
         credential = self._house.engine_key
         return replace(self.server(), _strip=True, _credential=credential)
 
@@ -288,14 +280,14 @@ class Tenancy:
         if found.state is KeyState.DISABLED:
             raise TenantDisabled("this account is disabled", code="tenant_disabled")
         if found.state is KeyState.EXPIRED:
-            raise _unauthorised("the API key has expired", "expired_api_key")
+            raise unauthorised("the API key has expired", "expired_api_key")
         tenant = found.tenant
         return self._guest(books, tenant.id, books.moderators[self._pick(tenant)], tenant.limits)
 
     def _stranger(self, books: _Books, message: str, code: str) -> Guest:
         tenants = self._house.settings.tenants
         if self._anonymous is None or tenants is None:
-            raise _unauthorised(message, code)
+            raise unauthorised(message, code)
         return self._guest(books, ANONYMOUS, self._anonymous, tenants.anonymous_limits)
 
     def _pick(self, tenant: Tenant) -> str:
@@ -357,14 +349,14 @@ class Tenancy:
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=PATIENCE)
 
-    async def _reload(self, stamp: int | None) -> None:
+    async def _reload(self, stamp: Seen | None) -> None:
         try:
             self._books = await asyncio.to_thread(self._read)
-            self._seen = stamp
+            self._seen, self._unread = stamp, False
         except Exception as error:  # those who are known stay known
             self._metrics.failure("tenants")
             _log.error("the tenants can't be read; what was read before holds: %s", error)
-            self._next_look = self._clock() + PAUSE
+            self._next_look, self._unread = self._clock() + PAUSE, True
         finally:
             self._task = None
 
@@ -372,35 +364,36 @@ class Tenancy:
         tenants, books = self._house.settings.tenants, self._books
         assert tenants is not None
         assert books is not None
-        directory, problems = tenants.store.reload()
+        moderators = dict(books.moderators)
+
+        def accept(policy: CompiledPolicy) -> None:
+            if policy.digest not in moderators:
+                moderators[policy.digest] = self._moderator(policy)
+
+        directory, problems = tenants.store.reload(accept)
+        if problems:
+            self._metrics.failure("tenants")
         for problem in problems:
             _log.error("a tenant's file is wrong; what it was before holds: %s", problem)
-        return self._open(directory, books.moderators)
+        return self._open(directory, moderators, len(problems))
 
-    def _open(self, directory: Directory, known: Mapping[str, Moderator]) -> _Books:
+    def _open(self, directory: Directory, known: Mapping[str, Moderator], problems: int) -> _Books:
         """Make what is missing, one moderator for each policy, however many tenants have it."""
         moderators = {
-            digest: known.get(digest) or Moderator(policy, self._house.settings.models)
+            digest: known.get(digest) or self._moderator(policy)
             for digest, policy in directory.policies.items()
         }
-        return _Books(directory, moderators)
+        return _Books(directory, moderators, problems)
 
-
-def credential(scope: Scope) -> str | None:
-    """Return the API key of a request: a bearer token, ``x-api-key`` or ``api-key``.
-
-    Raises :class:`Unauthorised` where there are several: which one counts must not be a guess.
-    """
-    given = {text.strip() for name in (b"x-api-key", b"api-key") for text in headers(scope, name)}
-    for text in headers(scope, b"authorization"):
-        scheme, _, token = text.strip().partition(" ")
-        if scheme.lower() != "bearer":
-            raise _unauthorised("send the API key as a bearer token", "invalid_api_key")
-        given.add(token.strip())
-    given.discard("")
-    if len(given) > 1:
-        raise _unauthorised("the request carries several API keys", "several_api_keys")
-    return given.pop() if given else None
+    def _moderator(self, policy: CompiledPolicy) -> Moderator:
+        """Make a policy's moderator. Raises ``ProblemsError`` where it can't be served here."""
+        settings = self._house.settings
+        marked = settings.strictest.watermark == "required"
+        if policy.watermark == "required" and not marked:
+            # The engine's workers know the policies of the start, and none of those demanded one.
+            message, fix = "demands a watermark, and none did when the server started", "restart it"
+            raise TenantError([Problem(f"policy {policy.id!r}", 0, 0, "watermark", message, fix)])
+        return Moderator(policy, settings.models)
 
 
 def _client_salt(value: object) -> tuple[str, ...]:
@@ -417,7 +410,3 @@ def _client_salt(value: object) -> tuple[str, ...]:
 
 def _least(server: int, tenant: int | None) -> int:
     return server if tenant is None else min(server, tenant)
-
-
-def _unauthorised(message: str, code: str) -> Unauthorised:
-    return Unauthorised(message, code=code, headers={"www-authenticate": "Bearer"})

@@ -17,12 +17,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prism.match import kernel, onepass, runs
+from prism.match import kernel, onepass, quiet, runs, skim
 from prism.match.encoded import Base64Finder, Finder, HexFinder
 from prism.match.phrases import HITS, PhraseScanner, PhraseSet
 from prism.match.regexes import RegexScanner, RegexSet, plain_characters
 from prism.match.runs import BASE64, HEX, RUN, SHARED
-from prism.match.token import LONGEST, Block, Tables
+from prism.match.tables import Asked, Tables
+from prism.match.token import LONGEST, Block, open_ends
 from prism.text.decode import Decoded, Unescaper
 from prism.text.normalise import code_points, fold_block
 from prism.types import Disguise, Match
@@ -57,10 +58,11 @@ class Patterns:
     # For the compiled pass: tables of every policy, this one's, and a layer's state at its start.
     shared: NDArray[np.int32] = field(init=False, repr=False, compare=False)
     const: NDArray[np.int32] = field(init=False, repr=False, compare=False)
+    begins: NDArray[np.int32] = field(init=False, repr=False, compare=False)
     start: NDArray[np.int64] = field(init=False, repr=False, compare=False)
     escapes: bool = field(init=False)  # whether any rule sees through them
     regexed: bool = field(init=False)  # whether there are regexes
-    tables: Tables = field(init=False, repr=False, compare=False)  # the same, for tokens
+    tables: Tables = field(init=False, repr=False, compare=False)  # the same, by address
 
     def __post_init__(self) -> None:
         p = self.phrases
@@ -70,16 +72,30 @@ class Patterns:
         for kind, finder in enumerate(_FINDERS):
             if finder.via not in self.decoders:
                 start[SHARED + kind * RUN + runs.READER] = runs.NOWHERE
-        escapes = Disguise.ESCAPES in self.decoders
-        made = {"shared": _shared(), "const": p.block, "start": start, "escapes": escapes}
-        made["regexed"] = self.regexes.patterns != ()
+        shared = _shared()
+        asked = Asked(
+            Disguise.ESCAPES in self.decoders, self.regexes.patterns != (),
+            Disguise.BASE64 in self.decoders, Disguise.HEX in self.decoders,
+        )  # fmt: skip
+        opens = skim.openings(shared, p.plain, p.squeezed)
+        begins = np.concatenate([self.regexes.begins, opens])
+        tables = Tables(shared, p.block, begins, len(start), p.room, asked)
+        made = {"shared": shared, "const": p.block, "begins": begins, "start": start}
+        made |= {"escapes": asked.escapes, "regexed": asked.regexes, "tables": tables}
         for name, value in made.items():
             object.__setattr__(self, name, value)
-        tables = Tables(
-            self.shared, self.const, self.regexes.begins, start, p.room,
-            watch=escapes, regexes=self.regexed,
-        )  # fmt: skip
-        object.__setattr__(self, "tables", tables)
+
+    def surely_absent(self, text: str) -> bool:
+        """Return whether nothing is in a whole text, where that can be said soon.
+
+        ``False``: a layer has to read it. Raises ``TimeoutError`` as that would.
+        """
+        data = text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass")
+        said = quiet.holds(self.tables.address, data)
+        if said != quiet.BEGINS:
+            return bool(said == quiet.NOTHING)
+        scanner = self.regexes.scanner()
+        return not (scanner.feed(text) or scanner.finish())
 
 
 class Budget:
@@ -209,13 +225,21 @@ class Layer:
             return None
         block = self._block
         if block is None:
-            block = self._block = self._patterns.tables.block(self._state)
+            block = self._block = Block(self._patterns.tables, self._state)
             self._state = block.state
-        if block.quiet(data):
+        left = block.read(data)
+        if left == 0:
             self.budget.left += size * WORK_PER_CHARACTER
             self._held = self._read = self._read + size
             self._last, self._tail = chr(data[-1]), ""
             return True
+        if left > 0:
+            self.budget.earn(size)
+            self._read += size
+            self._last = chr(data[-1])
+            held, alive = open_ends(left)
+            self._held = self._read - held
+            return self._keep(data.decode("ascii"), self._read - alive)
         (said, position, found, held, alive), rows = block.said()
         if said == onepass.ESCAPE:
             return None
@@ -274,7 +298,7 @@ class Layer:
         out = np.empty((room if len(text) <= _TOKEN else max(HITS, room), 5), np.int64)
         idle = p.regexed and self._regexes is None
         said, position, found, held, alive = onepass.look(
-            p.shared, p.const, p.regexes.begins, self._state, cps, out, watch, p.regexed, idle
+            p.shared, p.const, p.begins, self._state, cps, out, watch, p.regexed, idle
         )
         if said == onepass.ESCAPE:
             return None
@@ -356,7 +380,7 @@ class Layer:
             if at >= end:
                 return matches, alive
             needed, held, alive = onepass.follow(
-                p.shared, p.const, p.regexes.begins, state, cps, kind, at - start, end, p.regexed
+                p.shared, p.const, p.begins, state, cps, kind, at - start, end, p.regexed
             )
             if not needed:
                 self._held = min(self._held, held)

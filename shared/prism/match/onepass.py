@@ -54,6 +54,7 @@ from prism.text.decode import MIN_DECODED
 # What a call can say: an escape may begin in the text, which is then unread; a regex may begin in
 # it; a run needs its own reader. ENCODED << BASE64, ENCODED << HEX.
 ESCAPE, BEGINS, ENCODED = 1, 2, 4
+FIRST_TAG, LAST_TAG = 0xE0020, 0xE007E  # see :mod:`prism.text.decode`
 
 HEAD = SHARED + 2 * RUN
 RING = HEAD + kernel.HEAD
@@ -66,12 +67,20 @@ ANYWHERE, AT_BOUNDARY = 1, 2
 
 # So many characters of base64 at least hold what counts. A run is looked through here if it is no
 # longer than so many, and decodes to so many at most.
-_MATTERS, _WORD, _SHORT = (8 * MIN_DECODED + 5) // 6, 64, 48
+MATTERS, _WORD, _SHORT = (8 * MIN_DECODED + 5) // 6, 64, 48
 _DOORS = 3  # so many that a finder still keeps every run
 
 
 @njit(cache=True)
-def _may_begin(cps, i, before, fixed, begins):
+def may_escape(fixed, char):
+    """Return whether an escape may begin with a character."""
+    if char < 128:
+        return fixed[CLASS + char] & TRIGGER != 0
+    return FIRST_TAG <= char <= LAST_TAG
+
+
+@njit(cache=True)
+def may_begin(cps, i, before, fixed, begins):
     """Return whether a regex may begin at ``cps[i]``, going by two characters."""
     char = cps[i]
     if char >= 128:
@@ -89,13 +98,15 @@ def _may_begin(cps, i, before, fixed, begins):
 
 
 @njit(cache=True)
-def _harmless(shared, const, begins, cps, first, last, regexes):
+def harmless(shared, const, begins, cps, first, last, regexes):
     """Return whether a word of base64 that begins with a run certainly hides nothing.
 
     Behind each of its side doors another run may begin. Each is read as far as it can be, and what
     it decodes to is looked through as a text by itself.
     """
     fixed = shared[len(shared) - FIXED :]
+    if last - first > _WORD:
+        return False
     doors = 0
     for i in range(first, last):
         if i > first:
@@ -110,12 +121,26 @@ def _harmless(shared, const, begins, cps, first, last, regexes):
 
 
 @njit(cache=True)
+def may_be_text(fixed, cps, first):
+    """Return whether a word of base64, by its first four characters, may be readable."""
+    bits = np.int32(0)
+    for i in range(4):
+        bits = bits << 6 | fixed[SIXES + cps[first + i]]
+    for shift in (16, 8, 0):
+        byte = bits >> shift & 255
+        if byte >= 0xC2:
+            return byte <= 0xF4  # what follows is left to who reads all
+        if byte >= 127 or (byte < 32 and byte != 9 and byte != 10 and byte != 13):
+            return False
+    return True
+
+
+@njit(cache=True)
 def _run_is_harmless(shared, const, begins, cps, first, last, regexes):
     fixed = shared[len(shared) - FIXED :]
-    if last - first < _MATTERS:
+    if last - first < MATTERS:
         return True
-    byte = fixed[SIXES + cps[first]] << 2 | fixed[SIXES + cps[first + 1]] >> 4
-    if byte >= 128 and not 0xC2 <= byte <= 0xF4:
+    if not may_be_text(fixed, cps, first):
         return True
     text = np.empty(_SHORT + 1, np.int32)
     count, bits, known = 0, 0, 0
@@ -171,11 +196,12 @@ def _quiet(shared, const, begins, text, count, regexes):
             return False
         if read_hex(state, OF_HEX, text[i], i, before, fixed):
             return False
-        if regexes and _may_begin(text, i, before, fixed, begins):
+        if regexes and may_begin(text, i, before, fixed, begins):
             return False
         before = text[i]
     plain, squeezed = const[const[0] : const[1]], const[const[1] : const[2]]
-    return skim.empty(shared, plain, squeezed, text[: count + 1])
+    opens = begins[len(begins) - skim.OPENINGS :]
+    return skim.empty(shared, opens, plain, squeezed, text[: count + 1])
 
 
 @njit(cache=True)
@@ -196,8 +222,8 @@ def _look_for_base64(shared, const, begins, state, cps, begin, read, before, reg
                 before = cps[i - 1]
             if last < size:
                 # A whole word: most are too short to matter, or begin with no readable byte.
-                if last - i >= _MATTERS and not (
-                    last - i <= _WORD and _harmless(shared, const, begins, cps, i, last, regexes)
+                if last - i >= MATTERS and not harmless(
+                    shared, const, begins, cps, i, last, regexes
                 ):
                     begin_run(state, OF_BASE64, read + i, before)
                     return True
@@ -264,17 +290,17 @@ def look(shared, const, begins, state, cps, out, watch, regexes, idle):
     """Read a piece of text.
 
     ``shared`` int32: the block of ``text.fold_block``, then ``FIXED`` more. ``const`` int32: the
-    block of ``phrases.PhraseSet``. ``begins`` int32: what regexes begin with. ``watch``: whether an
-    escape is of interest; ``regexes``: whether there are any; ``idle``: whether there are and they
-    have settled all that came before. Returns what has to be done besides; how far the phrases were
-    read; the rows written to ``out``; the first character that an unfinished phrase or run may
-    still need; and the first character of a run that is alive.
+    block of ``phrases.PhraseSet``. ``begins`` int32: what regexes begin with, then what phrases do
+    (``skim.openings``). ``watch``: whether an escape is of interest; ``regexes``: whether there are
+    any; ``idle``: whether there are and they have settled all that came before. Returns what has to
+    be done besides; how far the phrases were read; the rows written to ``out``; the first character
+    that an unfinished phrase or run may still need; and the first character of a run that is alive.
     """
     size = len(cps)
     fixed = shared[len(shared) - FIXED :]
     if watch:
         for i in range(size):
-            if cps[i] < 128 and fixed[CLASS + cps[i]] & TRIGGER:
+            if may_escape(fixed, cps[i]):
                 return ESCAPE, 0, 0, 0, 0
     said = 0
     read = state[HEAD + kernel.READ]
@@ -291,7 +317,7 @@ def look(shared, const, begins, state, cps, out, watch, regexes, idle):
     if idle:
         before = previous
         for i in range(size):
-            if _may_begin(cps, i, before, fixed, begins):
+            if may_begin(cps, i, before, fixed, begins):
                 said |= BEGINS
                 break
             before = cps[i]
@@ -301,7 +327,8 @@ def look(shared, const, begins, state, cps, out, watch, regexes, idle):
     entries = const[const[2] : const[3]]
     head = state[HEAD:RING]
     ring = state[RING:].reshape((kernel.VIEWS, (len(state) - RING) // _WIDTH, kernel.FIELDS))
-    position, found = skim.feed(shared, plain, squeezed, entries, head, ring, cps, out)
+    opens = begins[len(begins) - skim.OPENINGS :]
+    position, found = skim.feed(shared, opens, plain, squeezed, entries, head, ring, cps, out)
     held, alive = _open(state, end)
     held = min(held, kernel.open_from(plain, squeezed, head, ring))
     return said, position, found, held, alive

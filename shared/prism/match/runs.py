@@ -180,7 +180,7 @@ def read_base64(state, run, char, at, before, fixed):
 
 
 @njit(cache=True)
-def _is_space(char):
+def is_space(char):
     return (
         char == 0x85
         or char == 0xA0
@@ -206,7 +206,7 @@ def read_hex(state, run, char, at, before, fixed):
             goes_on = kind & HEX_MORE
         else:
             kind = 0
-            goes_on = _is_space(char)
+            goes_on = is_space(char)
         if not goes_on:
             state[run + OPEN] = 0
             state[run + ALIVE] = 0

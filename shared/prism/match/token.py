@@ -6,11 +6,9 @@
 :func:`prism.match.onepass.look` takes five arrays and returns a tuple. For the five characters of a
 token, handing those over costs more than reading them; and between the tokens of hundreds of other
 streams it costs several times as much, since all that it touches has left the processor's caches.
-Here the call takes three integers and returns one. A layer's state lies in one block, together with
-the token's text and with what ``look`` said of it; the tables are named by their addresses.
-
-An address is that of an array which its owner keeps: :class:`Tables` of one policy and stage,
-:class:`Block` of one layer.
+Here the call takes three integers and returns one: the address of the tables
+(:mod:`prism.match.tables`), that of the layer's :class:`Block`, and how much there is to read. A
+layer's state lies in that block, together with the token's text and with what ``look`` said of it.
 """
 
 from __future__ import annotations
@@ -20,80 +18,47 @@ from numpy.typing import NDArray
 
 from prism.jit import carray, njit, pointer
 from prism.match import onepass
+from prism.match.tables import Tables, address, arrays_at, asked_at, sizes_at
 
 LONGEST = 64
 """Bytes of the longest token. Numbers of rows that so many characters can lead to fit, too."""
-
-# Of the tables: where three arrays are and how long; the length of a state; rows for hits; whether
-# escapes are of interest, whether there are regexes.
-_SHARED, _CONST, _BEGINS, _STATE, _ROOM, _WATCH, _REGEXES, _FIELDS = 0, 2, 4, 6, 7, 8, 9, 10
 
 _SAID = 5  # of a block, behind the state: what ``look`` returned
 _TEXT = LONGEST // 8
 _POINTS = LONGEST // 2
 _COLUMNS = 5
 
+_HALF = 32  # bits
+_LOW = (1 << _HALF) - 1
+
 
 @njit(cache=True)
 def _read(tables_at, block_at, count):
-    """Read ``count`` ASCII characters of a block; return 0 if they mean nothing and hold nothing.
+    """Read ``count`` ASCII characters of a block.
 
-    Else the block says what ``look`` did.
+    Returns what is open at their end, as :func:`Block.read` does; -1: the block says what ``look``
+    did.
     """
-    tables = carray(pointer(tables_at), (_FIELDS,), np.int64)
-    shared = carray(pointer(tables[_SHARED]), (tables[_SHARED + 1],), np.int32)
-    const = carray(pointer(tables[_CONST]), (tables[_CONST + 1],), np.int32)
-    begins = carray(pointer(tables[_BEGINS]), (tables[_BEGINS + 1],), np.int32)
-    size = tables[_STATE]
+    shared, const, begins = arrays_at(tables_at)
+    watch, regexes, _, _ = asked_at(tables_at)
+    size, room = sizes_at(tables_at)
     state = carray(pointer(block_at), (size,), np.int64)
     behind = block_at + 8 * size
     said = carray(pointer(behind), (_SAID,), np.int64)
     text = carray(pointer(behind + 8 * _SAID), (count,), np.uint8)
     points = carray(pointer(behind + 8 * (_SAID + _TEXT)), (count,), np.int32)
     rows = behind + 8 * (_SAID + _TEXT + _POINTS)
-    out = carray(pointer(rows), (tables[_ROOM], _COLUMNS), np.int64)
+    out = carray(pointer(rows), (room, _COLUMNS), np.int64)
     for i in range(count):
         points[i] = text[i]
-    regexes = tables[_REGEXES] != 0
     end = state[onepass.HEAD] + count  # the head's first field is how much was read
     what, position, found, held, alive = onepass.look(
-        shared, const, begins, state, points, out, tables[_WATCH] != 0, regexes, regexes
+        shared, const, begins, state, points, out, watch, regexes, regexes
     )
-    if what == 0 and found == 0 and held >= end and alive >= end:
-        return 0
+    if what == 0 and found == 0:
+        return (max(end - held, 0) << _HALF) + max(end - alive, 0)
     said[0], said[1], said[2], said[3], said[4] = what, position, found, held, alive
-    return 1
-
-
-class Tables:
-    """What tokens are read by: the arrays of one policy and stage, kept where they are.
-
-    ``shared``, ``const`` and ``begins`` int32, as ``look`` takes them; ``state`` int64, a layer's
-    at its start; ``room`` rows for hits.
-    """
-
-    __slots__ = ("_fields", "_kept", "address", "room", "size")
-
-    def __init__(
-        self,
-        shared: NDArray[np.int32],
-        const: NDArray[np.int32],
-        begins: NDArray[np.int32],
-        state: NDArray[np.int64],
-        room: int,
-        *,
-        watch: bool,
-        regexes: bool,
-    ) -> None:
-        self._kept = shared, const, begins
-        self.size, self.room = len(state), room
-        places = [value for array in self._kept for value in (_address(array), len(array))]
-        self._fields = np.array([*places, self.size, room, watch, regexes], np.int64)
-        self.address = _address(self._fields)
-
-    def block(self, state: NDArray[np.int64]) -> Block:
-        """Return a block with a copy of a layer's ``state``."""
-        return Block(self, state)
+    return -1
 
 
 class Block:
@@ -110,26 +75,28 @@ class Block:
         self.state[:] = state
         begin = size + _SAID
         self._text = memoryview(self._all[begin : begin + _TEXT]).cast("B")  # type: ignore[arg-type]
-        self._address = _address(self._all)
+        self._address = address(self._all)
 
-    def quiet(self, data: bytes) -> bool:
-        """Read ``data``, ASCII and 1 to ``LONGEST`` bytes; return whether that was all.
+    def read(self, data: bytes) -> int:
+        """Read ``data``, ASCII and 1 to ``LONGEST`` bytes; return what is open at its end.
 
-        Then nothing was found, nothing begins, nothing is held. Else see :meth:`said`.
+        0 is nothing: nothing was found, nothing begins, nothing is held. Else how many of the last
+        characters are held and how many belong to a run, for :func:`open_ends` to tell. -1: there
+        is more to it; see :meth:`said`.
         """
         count = len(data)
         self._text[:count] = data
-        return bool(_read(self._tables.address, self._address, count) == 0)
+        left: int = _read(self._tables.address, self._address, count)
+        return left
 
     def said(self) -> tuple[list[int], NDArray[np.int64]]:
-        """Return what ``look`` said of the last token that wasn't quiet: see there."""
+        """Return what ``look`` said of the last token that there was more to: see there."""
         begin = self._tables.size
         said: list[int] = self._all[begin : begin + _SAID].tolist()
         rows = self._all[begin + _SAID + _TEXT + _POINTS :].reshape(-1, _COLUMNS)
         return said, rows[: said[2]].copy()
 
 
-def _address(array: NDArray[np.int32] | NDArray[np.int64]) -> int:
-    assert array.flags.c_contiguous
-    address: int = array.__array_interface__["data"][0]
-    return address
+def open_ends(left: int) -> tuple[int, int]:
+    """Return how many of the last characters read are held, and how many belong to a run."""
+    return left >> _HALF, left & _LOW

@@ -1,7 +1,7 @@
 """Everything that is wrong with a policy file, and what is legal but hardly meant.
 
 Errors are what loading refuses; warnings are for the author. The other data files (tests, taxonomy,
-register of marginal risk) are recognised by their first key and checked likewise.
+register of marginal risk, configuration) are recognised by their keys and checked likewise.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prism.documents import Document, Problem, ProblemsError, read, validate
-from prism.policy.compiled import CompiledPolicy
+from prism.policy.compiled import SELFTEST_RULE, CompiledPolicy
 from prism.policy.compiler import compile_policy, compose_policy, load_policy
 from prism.policy.compose import Composed, ComposedRule, compose, dominates
 from prism.policy.store import display, locate
@@ -24,6 +24,8 @@ _TIERS_OF = {
     "plain_language": (("guard",), "the guard tier is off in this policy"),
 }
 MIN_LETTERS = 3
+_OF_A_CONFIGURATION = frozenset({"policy", "floor", "tenants", "anonymous", "audit", "guard"})
+"""Keys that tell a ``prism.yaml`` from a policy whose ``prism: 1`` was forgotten."""
 
 
 def lint(ref: str | Path, *, floor: str | Path | None = None) -> tuple[Problem, ...]:
@@ -42,7 +44,7 @@ def _lint(ref: str | Path, floor: str | Path | None) -> Iterator[Problem]:
         yield from other(document)
         return
     composed = compose_policy(ref)
-    policy = compile_policy(composed)
+    policy = own = compile_policy(composed)
     if floor is not None:
         floor_policy = load_policy(floor)
         policy = load_policy(ref, floor=floor)
@@ -55,7 +57,8 @@ def _lint(ref: str | Path, floor: str | Path | None) -> Iterator[Problem]:
         yield from _unscored(rule, policy)
         yield from _out_of_reach(rule)
         yield from _doubtful_phrases(rule)
-    yield from _loosened(composed)
+    yield from _no_rules(composed, policy)
+    yield from _loosened(composed, own)
     yield from _own_messages(composed, policy)
 
 
@@ -67,8 +70,12 @@ def _other_kind(path: Path) -> Callable[[Document], list[Problem]] | None:
         root = read(path).root.value
     except ProblemsError:
         return None  # reported where the policy is read
+    if "tenant" in root and "id" not in root:
+        return _lint_tenant
     if "prism" in root:
         return None
+    if not {"id", "rules"} & root.keys() and root.keys() & _OF_A_CONFIGURATION:
+        return lambda document: _lint_configuration(path)
     if "taxonomy" in root:
         return lambda document: check_taxonomy(document)[1]
     return (lambda document: check_register(document)[1]) if "risk_register" in root else None
@@ -76,6 +83,23 @@ def _other_kind(path: Path) -> Callable[[Document], list[Problem]] | None:
 
 def _lint_tests(document: Document) -> list[Problem]:
     return check_tests(document, validate(document, TestsFile))
+
+
+def _lint_tenant(document: Document) -> list[Problem]:
+    """A tenant's policy depends on the server's: by itself the file says little."""
+    message = "is a tenant's file, not a policy"
+    fix = "lint the configuration that names its folder, as in `prism policy lint prism.yaml`"
+    return [Problem(document.file, 0, 0, "", message, fix)]
+
+
+def _lint_configuration(path: Path) -> list[Problem]:
+    from prism.config import ConfigError, Settings  # late: it takes this package along
+
+    try:
+        Settings.load(path)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
 
 
 def _warn(problem: Problem) -> Problem:
@@ -151,21 +175,33 @@ def _doubtful_phrases(rule: ComposedRule) -> Iterator[Problem]:
     if "phrases" not in rule.keys or rule.get("action") == "allow":
         return
     source = rule.keys["phrases"]
+
+    def warning(index: int, message: str, fix: str) -> Problem:
+        # Those of `phrases_from` come behind the ones written here.
+        place = (index,) if source.document.has((*source.path, index)) else ()
+        return _warn(source.problem(message, fix, *place))
+
     seen: dict[str, str] = {}
     for index, phrase in enumerate(source.value):
         plain = normalise_phrase(phrase)
-        # Those of `phrases_from` come behind the ones written here.
-        place = (index,) if source.document.has((*source.path, index)) else ()
         if plain in seen:
             message = f"{phrase!r} is the same as {seen[plain]!r} to the matcher"
-            yield _warn(source.problem(message, "remove one of them", *place))
+            yield warning(index, message, "remove one of them")
         seen.setdefault(plain, phrase)
         if len(plain.replace(" ", "")) < MIN_LETTERS:
             message = f"{phrase!r} is so short that it will match by chance"
-            yield _warn(source.problem(message, "add words that tell it apart", *place))
+            yield warning(index, message, "add words that tell it apart")
 
 
-def _loosened(composed: Composed) -> Iterator[Problem]:
+def _no_rules(composed: Composed, policy: CompiledPolicy) -> Iterator[Problem]:
+    """Warn of a policy under which everything passes."""
+    if all(rule.id == SELFTEST_RULE for rule in policy.rules):
+        message = "looks for nothing, so every text passes"
+        document = composed.layers[-1].document
+        yield _warn(document.problem(("id",), message, "add `rules`, or `extends: default`"))
+
+
+def _loosened(composed: Composed, policy: CompiledPolicy) -> Iterator[Problem]:
     """Warn of an inherited rule that the file loosens without saying why."""
     if len(composed.layers) < 2:
         return
@@ -173,7 +209,7 @@ def _loosened(composed: Composed) -> Iterator[Problem]:
     if problems:
         return
     before = {rule.id: rule for rule in compile_policy(parent).rules}
-    after = {rule.id: rule for rule in compile_policy(composed).rules}
+    after = {rule.id: rule for rule in policy.rules}
     for index, entry in enumerate(composed.layers[-1].file.rules):
         old, new = before.get(entry.id), after.get(entry.id)
         if old is None or "rationale" in entry.model_fields_set:

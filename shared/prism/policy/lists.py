@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from prism.documents import Document, Problem, ProblemsError, read_text
@@ -17,11 +18,16 @@ _LETTER = re.compile(r"[0-9A-Za-z]")  # is always left after normalisation
 _MOST_PROBLEMS = 20  # of a file that isn't a list of phrases, nobody reads more
 
 
-def with_lists(file: PolicyFile, document: Document, folder: Path) -> PolicyFile:
+def with_lists(
+    file: PolicyFile,
+    document: Document,
+    folder: Path,
+    before: Callable[[Path], None] = lambda _: None,
+) -> PolicyFile:
     """Return ``file`` with every rule's ``phrases_from`` read into its ``phrases``.
 
-    The names are relative to ``folder``, the policy's own, and stay inside it. Raises
-    ``ProblemsError`` with all that is wrong.
+    The names are relative to ``folder``, the policy's own, and stay inside it. ``before`` is told
+    of every list just before it is read. Raises ``ProblemsError`` with all that is wrong.
     """
     problems: list[Problem] = []
     rules = []
@@ -34,7 +40,9 @@ def with_lists(file: PolicyFile, document: Document, folder: Path) -> PolicyFile
             at = ("rules", index, "phrases_from")
             place = (*at, number) if document.has((*at, number)) else at
             try:
-                phrases += _read(_locate(name, folder))
+                path = _locate(name, folder)
+                before(path)
+                phrases += _read(path)
             except ValueError as error:
                 problems.append(document.problem(place, str(error), _BESIDE))
             except ProblemsError as error:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from prism.documents import Model, custom_error, did_you_mean, one_of
+from prism.documents import Model, custom_error, did_you_mean, kind, one_of
 from prism.taxonomy import HARM, SELFTEST_CATEGORY, RiskEntry, taxonomy
 from prism.types import Disguise
 
@@ -86,6 +86,11 @@ def _phrase(text: str) -> str:
 def _pattern(pattern: str) -> str:
     from prism.match.regexes import RegexError, check_regex
 
+    if "\b" in pattern:  # in Python as in YAML: a backspace
+        raise custom_error(
+            "holds a backspace: in double quotes YAML reads \\b as one, and no text has any",
+            "put the pattern in single quotes: '\\border-[0-9]{6}\\b'",
+        )
     try:
         check_regex(pattern)
     except RegexError as error:
@@ -102,8 +107,20 @@ def _several(value: Any) -> Any:
 
 
 def _thresholds(value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return {"prompt": value, "output": value} if number else value
+    if isinstance(value, bool | str):
+        message = f"must be a number, or one for each stage, not {kind(value)}"
+        raise custom_error(message, "write `0.8`, or `{prompt: 0.8, output: 0.7}`, without quotes")
+    if isinstance(value, int | float):
+        _probability(value)  # here, so that a number for both stages is complained of once
+        return {"prompt": value, "output": value}
+    return value
+
+
+def _probability(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value <= 1:
+        percent = f"did you mean {value / 100:g}?" if 2 <= value <= 100 else "write `0.8`, say"
+        raise custom_error(f"{value} is not a probability, from 0 to 1", percent)
+    return value
 
 
 def _disguises(value: Any) -> Any:
@@ -128,7 +145,7 @@ Message = Annotated[str, Field(max_length=MAX_MESSAGE), AfterValidator(_message)
 CategoryKey = Annotated[str, AfterValidator(_category)]
 RuleCategory = Annotated[str, AfterValidator(_rule_category)]
 Phrase = Annotated[str, Field(max_length=MAX_PHRASE), AfterValidator(_phrase)]
-Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_probability)]
 TierState = Literal["on", "off"]
 DisguiseName = Literal[
     "spacing", "leet", "repeats", "rot13", "reversed", "base64", "hex", "escapes"

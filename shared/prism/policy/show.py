@@ -66,10 +66,16 @@ def _explain_rule(rule: CompiledRule, sources: tuple[Composed, ...]) -> Iterator
                 writers = [w for w in own if w.value == value == "monitor"]
             yield Shown(rule.id, key, value, _origin(*writers))
     for key in ("rationale", "dissent", "approvers"):
-        for writer in written:
-            if key in writer.keys:
-                said = writer.keys[key]
-                yield Shown(rule.id, key, said.value, (said.origin,))
+        said = [w.keys[key] for w in written if key in w.keys]
+        if said:
+            yield Shown(rule.id, key, _both([s.value for s in said]), _origin(*said))
+
+
+def _both(said: list[Any]) -> Any:
+    """Return what the policy and its floor say as one value; what they agree on stands once."""
+    if isinstance(said[0], list):
+        return list(dict.fromkeys(name for names in said for name in names))
+    return " / ".join(dict.fromkeys(map(str, said)))
 
 
 def _wrote(rule: ComposedRule, key: str, value: Any) -> bool:

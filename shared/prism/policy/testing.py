@@ -114,8 +114,11 @@ def load_suite(ref: str) -> Suite:
     """Read the tests of the policy ``ref``. Raises ``PolicyError``."""
     path = suite_path(ref)
     if not path.exists():
-        fix = f"write its tests into {display(path)}"
-        raise PolicyError([Problem(display(locate(ref)), 0, 0, "", "has no tests", fix)])
+        named = locate(ref)
+        message, fix = "has no tests", f"write its tests into {display(path)}"
+        if not named.exists():
+            message, fix = "no such file", "check the path"
+        raise PolicyError([Problem(display(named), 0, 0, "", message, fix)])
     try:
         document = read(path, name=display(path))
         file = validate(document, TestsFile)

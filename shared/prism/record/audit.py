@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,21 @@ class AuditError(RuntimeError):
     """The log can't be opened, or a line can't be written. ``str()`` says what to do."""
 
 
+class AuditTakenError(AuditError):
+    """Another process writes this log."""
+
+
+NUMBER = "{n}"
+"""Stands in a log's name for the first number, from 1 on, whose file no other process writes."""
+_MOST_PROCESSES = 256
+
+
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
-    """Where the log is and how it is kept. ``key`` seals lines and fingerprints texts."""
+    """Where the log is and how it is kept. ``key`` seals lines and fingerprints texts.
+
+    With :data:`NUMBER` in the name of ``path`` every process has a file of its own.
+    """
 
     path: Path
     key: bytes
@@ -68,15 +80,15 @@ class AuditLog:
     """
 
     def __init__(self, settings: AuditSettings) -> None:
-        self.settings = settings
         self.keys = Keys(settings.key)
+        self._file = _own_file(settings, self.keys)
+        self.settings = settings = self._file.settings
         self._queue: deque[_Entry] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._failure: str | None = None
         self._lost = 0
         self._since: float | None = None  # when the write under way began
-        self._file = _File(settings, self.keys)
         try:
             self._append([_marker("opened", **self._file.opened)])
         except OSError as error:
@@ -196,11 +208,23 @@ class AuditLog:
             self._since = None
 
 
+def _own_file(settings: AuditSettings, keys: Keys) -> _File:
+    """Return the file that this process alone writes. Raises :class:`AuditError`."""
+    name = settings.path.name
+    if NUMBER not in name:
+        return _File(settings, keys)
+    for number in range(1, _MOST_PROCESSES + 1):
+        path = settings.path.with_name(name.replace(NUMBER, str(number)))
+        with contextlib.suppress(AuditTakenError):
+            return _File(replace(settings, path=path), keys)
+    raise AuditError(f"{_MOST_PROCESSES} processes write the audit log {settings.path} already")
+
+
 class _File:
     """The file that is appended to, and beside it the one that says where it ends."""
 
     def __init__(self, settings: AuditSettings, keys: Keys) -> None:
-        self._settings = settings
+        self.settings = settings
         self._keys = keys
         self._path = settings.path
         self.opened: dict[str, Any] = {}
@@ -218,11 +242,11 @@ class _File:
     def append(self, data: bytes, head: Head) -> None:
         """Append whole lines, or nothing. Raises ``OSError``."""
         self._check_place()
-        if self._size and self._size + len(data) > self._settings.max_bytes:
+        if self._size and self._size + len(data) > self.settings.max_bytes:
             self._rotate()
         try:
             _write(self._file, data)
-            if self._settings.fsync:
+            if self.settings.fsync:
                 os.fsync(self._file)
             self._say(head)
         except OSError:
@@ -241,9 +265,10 @@ class _File:
         try:
             fcntl.flock(self._head_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AuditError(
+            os.close(self._head_file)
+            raise AuditTakenError(
                 f"the audit log {self._path} is being written by another process; each process "
-                "needs a file of its own"
+                f"needs a file of its own: write {NUMBER} into the name, as in audit-{NUMBER}.jsonl"
             ) from None
 
     def _open(self) -> None:
@@ -315,7 +340,7 @@ class _File:
         data = self._keys.head(head)
         if os.pwrite(self._head_file, data, 0) != len(data):
             raise OSError(28, "No space left on device")
-        if self._settings.fsync:
+        if self.settings.fsync:
             os.fsync(self._head_file)
 
 

@@ -14,6 +14,9 @@ HEADER = "x-prism-receipt"
 """Header that carries the receipt of an answer in one piece."""
 
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))  # ``json.dumps`` would make one at each call
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """A statement about one answer.
@@ -72,4 +75,4 @@ class Receipt:
 
     def compact(self) -> str:
         """Return one line of ASCII, fit for a header or a comment in a stream."""
-        return json.dumps(self.as_dict(), separators=(",", ":"))
+        return _COMPACT.encode(self.as_dict())

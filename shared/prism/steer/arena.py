@@ -28,7 +28,7 @@ from prism.match.owners import Owners
 from prism.match.phrases import PhraseSet
 from prism.steer import kernel
 from prism.steer.completions import FAIL_LINK, START
-from prism.steer.guard import TokenGuard
+from prism.steer.guard import TokenGuard, within_word, word_starts
 from prism.steer.state import State
 from prism.steer.vocabulary import MOST_SYMBOLS_PER_BYTE
 
@@ -239,11 +239,12 @@ def _node_levels(views: ac.Views, levels: NDArray[np.int32]) -> NDArray[np.int32
 
 def _lists(guard: TokenGuard, data: _Data) -> list[int]:
     """Lay out the tokens that hold a phrase themselves; return their fields."""
-    inside, fresh = State(_refused(guard)), State(_refused(guard))
-    inside.feed_text("\u9f98")  # a letter of no phrase, as in ``TokenGuard``
+    phrases = _refused(guard)
     fields = []
-    for tokens, state in ((guard.at_word_start, fresh), (guard.always, inside)):
-        refused = state.unsafe(guard.vocabulary, tokens)
+    lists = (guard.at_word_start, word_starts(phrases)), (guard.always, [within_word(phrases)])
+    for tokens, states in lists:
+        found = [state.unsafe(guard.vocabulary, tokens) for state in states]
+        refused = np.logical_or.reduce(found)
         levels = np.where(refused, REFUSE, STEER)
         fields += [data.put(tokens), data.put(levels), len(tokens)]
     return fields

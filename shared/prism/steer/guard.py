@@ -21,6 +21,7 @@ from prism.classify.sketch import Sketch
 from prism.match import automaton as ac
 from prism.match import disk, scratch
 from prism.match.kernel import NODE, PLAIN, VIEWS
+from prism.match.phrases import PhraseSet
 from prism.match.stages import phrases_of
 from prism.policy.compiled import CompiledPolicy
 from prism.steer import kernel
@@ -34,6 +35,25 @@ from prism.types import Action, Stage
 WORTH_KEEPING = 1 << 18
 """From so many numbers in an automaton on, reading completions is quicker than finding them."""
 _MADE_BY = tuple(f"prism.steer.{name}" for name in ("completions", "guard", "kernel", "lookup"))
+
+
+def within_word(phrases: PhraseSet) -> State:
+    """Return a state within a word: what is found from it is found from any."""
+    state = State(phrases)
+    state.feed_text("\u9f98")  # a letter of no phrase: nothing depends on what was before
+    return state
+
+
+def word_starts(phrases: PhraseSet) -> list[State]:
+    """Return the states in which a word may begin: at a text's start, and right behind a sign.
+
+    A sign that resembles a letter is one to a view, so that the next letter doesn't stand alone.
+    Two signs, because a token's own first letter may lengthen one of them.
+    """
+    states = [State(phrases) for _ in range(3)]
+    for state, before in zip(states, ("", "+", "#"), strict=True):
+        state.feed_text(before)
+    return states
 
 
 class TokenGuard:
@@ -154,11 +174,9 @@ class TokenGuard:
         ``always``: from any state. ``at_word_start``: only where a word may begin. Tried are those
         whose key leads through an automaton to the end of a phrase.
         """
-        inside, fresh = State(self.output), State(self.output)
-        # A letter of no phrase: what is found behind it doesn't depend on what was before.
-        inside.feed_text("\u9f98")
-        self.always, starting = (self._holding(state) for state in (inside, fresh))
-        self.at_word_start = np.setdiff1d(starting, self.always)
+        self.always = self._holding(within_word(self.output))
+        starting = [self._holding(state) for state in word_starts(self.output)]
+        self.at_word_start = np.setdiff1d(np.concatenate(starting), self.always)
         self.always.flags.writeable = self.at_word_start.flags.writeable = False
 
     def _holding(self, state: State) -> NDArray[np.int64]:

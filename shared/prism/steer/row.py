@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from prism.steer import seam
 from prism.steer.circles import stuck
 from prism.steer.state import State, States
 
@@ -67,8 +68,15 @@ class TokenRow:
         self._refusal: list[int] = []
         self._refused_at: int | None = None
         self._step: Step | None = None
-        if prompt_ids is None or guard.blocks_prompt(prompt_ids):
+        known = guard.vocabulary
+        if (
+            prompt_ids is None
+            or guard.blocks_prompt(prompt_ids)
+            or seam.within_character(known, prompt_ids)
+        ):
             self._start_refusal(0)
+        else:
+            self.state.begin_behind(seam.behind(guard.output, known, prompt_ids))
 
     @property
     def refusing(self) -> bool:
@@ -164,11 +172,24 @@ class TokenRow:
             self.state.refusing = False
 
     def _recognise(self, ids: list[int]) -> None:
-        """After preemption a request comes back with its output: was it refusing already?"""
+        """After preemption a request comes back with its output: was it refusing already?
+
+        A refusal that is out may have ends of text behind it, where there is a least length.
+        """
+        ends = 0
+        while ends < len(ids) and ids[-1 - ends] in self._guard.vocabulary.eos_ids:
+            ends += 1
+        said = ids[: len(ids) - ends]
+        whole = self._guard.refusal(self._locale, inside=False)
+        if _RECOGNISE <= len(said) <= len(whole) and said == whole[: len(said)]:
+            if not ends or said == whole:
+                self._start_refusal(0)
+            return
         refusal = self._guard.refusal(self._locale, inside=True)
-        for size in range(min(len(refusal), len(ids)), _RECOGNISE - 1, -1):
-            if ids[-size:] == refusal[:size]:
-                self._start_refusal(len(ids) - size)
+        least = len(refusal) if ends else _RECOGNISE
+        for size in range(min(len(refusal), len(said)), least - 1, -1):
+            if said[-size:] == refusal[:size]:
+                self._start_refusal(len(said) - size)
                 return
 
     def step(self) -> Step:

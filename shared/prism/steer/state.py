@@ -121,9 +121,10 @@ class States:
 class State:
     """One row's."""
 
-    __slots__ = ("head", "ring", "slot", "slots", "states", "utf8")
+    __slots__ = ("behind", "head", "ring", "slot", "slots", "states", "utf8")
 
     def __init__(self, phrases: PhraseSet, states: States | None = None, slot: int = 0) -> None:
+        self.behind: State | None = None
         self.bind(states if states is not None else States(phrases), slot)
         self.states.begin(slot)
 
@@ -138,7 +139,17 @@ class State:
         """Go back to the start of the output; whether it refuses stays."""
         refusing = self.refusing
         self.states.begin(self.slot)
+        self.begin_behind(self.behind)
         self.refusing = refusing
+
+    def begin_behind(self, before: State | None) -> None:
+        """Begin, now and whenever it restarts, where ``before`` stands; ``None``: as a text does.
+
+        Set at the start of the output.
+        """
+        self.behind = before
+        if before is not None:
+            self._stand_at(before)
 
     @property
     def count(self) -> int:
@@ -185,8 +196,11 @@ class State:
     def copy(self) -> State:
         """Return an independent copy."""
         twin = State(self.states.phrases)
-        twin.head[:], twin.ring[:], twin.utf8[:] = self.head, self.ring, self.utf8
+        twin._stand_at(self)
         return twin
+
+    def _stand_at(self, other: State) -> None:
+        self.head[:], self.ring[:], self.utf8[:] = other.head, other.ring, other.utf8
 
     def feed(self, vocabulary: Vocabulary, ids: NDArray[np.int64]) -> bool:
         """Read tokens; return whether a phrase was found."""
@@ -207,6 +221,13 @@ class State:
         cps = np.array([ord(char) for char in text], np.int32)
         tables = self.states.tables[:4]
         match_kernel.feed(*tables, self.head, self.ring, cps, 0, self.states.out)
+
+    def read(self, text: str) -> bool:
+        """Read ``text``; return whether a phrase is whole, were it to end here."""
+        data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+        tables, out = self.states.tables, self.states.out
+        hits = kernel.feed_bytes(*tables, self.head, self.ring, self.utf8, data, out)
+        return bool(hits) or self.copy().end()
 
     def feed_space(self) -> None:
         """Read a separator, ending an incomplete character."""

@@ -154,10 +154,12 @@ def _entry(key: NewKey, now: float, lifetime: float | None) -> dict[str, str]:
 
 
 def _reference(policy: str, folder: Path) -> str:
-    """Return ``policy`` as the tenant's file has to write it."""
+    """Return ``policy`` as the tenant's file has to write it. Raises ``ProblemsError``."""
     if policy in shipped_names():
         return policy
     path = locate(policy).resolve()
+    if not path.exists():
+        raise TenantError([Problem(policy, 0, 0, "", "no such file", "check the path")])
     return Path(os.path.relpath(path, folder.resolve())).as_posix()
 
 

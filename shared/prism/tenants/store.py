@@ -11,9 +11,8 @@ import contextlib
 import fcntl
 import os
 import secrets
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prism.documents import Document, Problem, ProblemsError, parse, read, validate
@@ -24,11 +23,13 @@ from prism.tenants.errors import TenantError
 from prism.tenants.keys import HASH, PEPPER_ENV, PEPPER_FILE, Pepper
 from prism.tenants.model import TenantFile
 from prism.tenants.shelf import Shelf
+from prism.tenants.watch import State, is_settled, state_of
 
 SUFFIX = ".yaml"
 _LOCK = ".lock"
-_SETTLED = 0.1
-"""Seconds after which a file system's clock has surely moved on."""
+Stamp = tuple[State, ...]
+Accept = Callable[[CompiledPolicy], None]
+"""Raises ``ProblemsError`` for a policy that the server can't serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,15 @@ class Record:
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of a file: the state it was read in, and the tenant that came of it."""
+    """What is known of a file: the state it was read in, and the tenant that came of it.
 
-    state: tuple[int, ...]
+    ``policies``: what it names, each with its version at that time.
+    """
+
+    state: State
     tenant: Tenant | None
     problems: tuple[Problem, ...]
+    policies: Mapping[Path, int] = field(default_factory=dict)
 
 
 class TenantStore:
@@ -125,27 +130,36 @@ class TenantStore:
     def load(self) -> Directory:
         """Read the whole folder. Raises ``TenantError`` with everything that is wrong in it."""
         self._known.clear()
-        directory, problems = self._scan(keep=False)
+        directory, problems = self._scan(keep=False, accept=None)
         if problems:
             raise TenantError(problems)
         return directory
 
-    def reload(self) -> tuple[Directory, tuple[Problem, ...]]:
-        """Read what changed. A file that is wrong now counts as it was when it was right.
+    def reload(self, accept: Accept | None = None) -> tuple[Directory, tuple[Problem, ...]]:
+        """Read what changed, in the folder and in the policies that tenants name.
 
-        So a mistake in one file neither locks its tenant out nor holds up changes in the others.
-        Raises ``TenantError`` when the folder or the pepper can't be read at all.
+        A file that is wrong now counts as it was when it was right, and so does one whose policy
+        ``accept`` doesn't. So a mistake in one file neither locks its tenant out nor holds up
+        changes in the others. Raises ``TenantError`` when the folder or the pepper can't be read
+        at all.
         """
-        return self._scan(keep=True)
+        wrong = self.shelf.refresh()
+        directory, problems = self._scan(keep=True, accept=accept)
+        self.shelf.keep(
+            {ref for known in self._known.values() for ref in known.policies},
+            directory.policies.values(),
+        )
+        return directory, (*wrong, *(p for p in problems if p not in wrong))
 
-    def stamp(self) -> int | None:
-        """Return what changes when the folder does; ``None`` while that isn't certain yet."""
-        try:
-            changed = self.folder.stat().st_mtime_ns
-        except OSError:
+    def stamp(self) -> Stamp | None:
+        """Return what changes when the folder or a policy that a tenant names does.
+
+        ``None`` while that isn't certain yet.
+        """
+        folder, policies = state_of(self.folder), self.shelf.stamp()
+        if not folder or not is_settled(folder) or policies is None:
             return None
-        # Two changes in one tick of the file system's clock look like one.
-        return changed if time.time() - changed / 1e9 > _SETTLED else None
+        return (folder, *policies)
 
     def _record(self, path: Path, document: Document) -> Record:
         file = validate(document, TenantFile)
@@ -156,7 +170,7 @@ class TenantStore:
             )
         return Record(path, document, file)
 
-    def _scan(self, *, keep: bool) -> tuple[Directory, tuple[Problem, ...]]:
+    def _scan(self, *, keep: bool, accept: Accept | None) -> tuple[Directory, tuple[Problem, ...]]:
         pepper = Pepper.load(self.folder, self._environ)
         if pepper != self._pepper:
             for known in self._known.values():
@@ -167,9 +181,10 @@ class TenantStore:
         except OSError:
             names = None
         if names is None:
-            raise TenantError([_whole(self.folder, "no such folder", "make it, or add a tenant")])
+            fix = "it is made with the first tenant, by `prism tenant add`"
+            raise TenantError([_whole(self.folder, "no such folder", fix)])
         for name in names:
-            self._refresh(name, keep=keep)
+            self._refresh(name, keep=keep, accept=accept)
         gone = self._known.keys() - set(names)
         for name in gone:
             del self._known[name]
@@ -178,28 +193,44 @@ class TenantStore:
         self._served = frozenset(tenant.id for tenant in tenants)
         return Directory(tenants, pepper or Pepper.random()), (*problems, *doubled)
 
-    def _refresh(self, name: str, *, keep: bool) -> None:
+    def _refresh(self, name: str, *, keep: bool, accept: Accept | None) -> None:
         path = self.path(name)
-        state = _state(path)
+        state = state_of(path)
         known = self._known.get(name)
-        if known is not None and state and known.state == state:
-            return
-        before = known.tenant if keep and known is not None else None
-        tenant, problems = self._judged(name, before)
-        self._known[name] = _Known(state, tenant, problems)
+        if known is not None and state and known.state == state and not known.problems:
+            now = {ref: self.shelf.version(ref) for ref in known.policies}
+            if now == known.policies:
+                return
+        before = known if keep else None
+        self._known[name] = self._judged(name, state, before, accept)
 
     def _judged(
-        self, name: str, before: Tenant | None
-    ) -> tuple[Tenant | None, tuple[Problem, ...]]:
+        self, name: str, state: State, before: _Known | None, accept: Accept | None
+    ) -> _Known:
+        last = before.tenant if before is not None else None
         record: Record | None = None
         try:
             record = self.read(name)
-            return self.tenant(record), ()
+            tenant = self.tenant(record)
+            if accept is not None:
+                for policy in tenant.policies:
+                    accept(policy)
         except ProblemsError as error:
-            if before is None or record is None:
-                return before, error.problems
-            # Its policy is as it was; a key that was taken away, or all of them, is so at once.
-            return Tenant.of(record.file, before.policy, before.canary), error.problems
+            if last is not None and record is not None:
+                # Its policy is as it was; a key that was taken away, or all of them, is so at once.
+                last = Tenant.of(record.file, last.policy, last.canary)
+            old = before.policies if before is not None else {}
+            return _Known(state, last, error.problems, {**old, **self._named(record)})
+        return _Known(state, tenant, (), self._named(record))
+
+    def _named(self, record: Record | None) -> dict[Path, int]:
+        """Return the policies that ``record`` names, as far as they are there, with versions."""
+        found: dict[Path, int] = {}
+        for name in ("policy_ref", "canary_ref"):
+            with contextlib.suppress(ProblemsError):
+                if (ref := getattr(record, name, None)) is not None:
+                    found[ref] = self.shelf.version(ref)
+        return found
 
     def _distinct(self, names: list[str]) -> tuple[list[Tenant], list[Problem]]:
         """Return the tenants; one whose key is another's (a copied file) is not among them."""
@@ -294,14 +325,6 @@ class TenantStore:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return (found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode)
 
 
 def _check_mode(path: Path, shown: str) -> None:

@@ -18,17 +18,19 @@ MIN_DECODED = 4
 """Characters that must decode before a run is read as text: shorter runs are ordinary words."""
 
 _REPLACEMENT = "\ufffd"
-_TRIGGER = re.compile(r"[%&\\]")
-_LONGEST_ESCAPE = 12
+_TAGS = 0xE0000
+"""Tags: ASCII that nobody sees and models read; behind a flag they spell its name."""
+_TRIGGER = re.compile(r"[%&\\\U000e0020-\U000e007e]")
+_LONGEST_ESCAPE = 32
 _ESCAPE = re.compile(
     r"%(?P<url>[0-9A-Fa-f]{2})|\\x(?P<x>[0-9A-Fa-f]{2})|\\u(?P<u>[0-9A-Fa-f]{4})"
     r"|\\u\{(?P<b>[0-9A-Fa-f]{1,6})\}|\\U(?P<U>[0-9A-Fa-f]{8})|\\(?P<gap>[nrtbfv])"
-    r"|&#(?P<d>[0-9]{1,7})(?![0-9]);?|&#[xX](?P<h>[0-9A-Fa-f]{1,6})(?![0-9A-Fa-f]);?"
-    r"|&(?P<name>[A-Za-z][A-Za-z0-9]{1,9};)"
+    r"|&#(?P<d>0{0,16}[0-9]{1,7})(?![0-9]);?|&#[xX](?P<h>0{0,16}[0-9A-Fa-f]{1,6})(?![0-9A-Fa-f]);?"
+    r"|&(?P<name>[A-Za-z][A-Za-z0-9]{1,30};)|(?P<tag>[\U000e0020-\U000e007e])"
 )
 _ESCAPE_PREFIX = re.compile(
     r"%[0-9A-Fa-f]?|\\(x[0-9A-Fa-f]?|u[0-9A-Fa-f]{0,3}|u\{[0-9A-Fa-f]{0,6}|U[0-9A-Fa-f]{0,7})?"
-    r"|&(#[0-9]{0,7}|#[xX][0-9A-Fa-f]{0,6}|[A-Za-z][A-Za-z0-9]{0,9})?"
+    r"|&(#0{0,16}[0-9]{0,7}|#[xX]0{0,16}[0-9A-Fa-f]{0,6}|[A-Za-z][A-Za-z0-9]{0,30})?"
 )
 
 
@@ -85,7 +87,7 @@ class Utf8:
 
 
 class Unescaper:
-    r"""URL, HTML, ``\x``, ``\u``, ``\U`` and ``\n`` escapes; everything else passes as it is."""
+    r"""URL, HTML, ``\x``, ``\u``, ``\U`` and ``\n`` escapes, tags; all else passes as it is."""
 
     __slots__ = ("_at", "_pending", "_utf8", "decoded_any")
 
@@ -116,8 +118,7 @@ class Unescaper:
         if found:
             return found.start()
         for trigger in _TRIGGER.finditer(text, max(0, len(text) - _LONGEST_ESCAPE)):
-            prefix = _ESCAPE_PREFIX.match(text, trigger.start())
-            if prefix and prefix.end() == len(text):
+            if _ESCAPE_PREFIX.fullmatch(text, trigger.start()):
                 return trigger.start()
         return None
 
@@ -157,8 +158,7 @@ class Unescaper:
             cut = size - i <= _LONGEST_ESCAPE and (
                 found.end() == size and found.group()[-1] != ";" and found.group()[0] == "&"
                 if found
-                else (prefix := _ESCAPE_PREFIX.match(buffer, i)) is not None
-                and prefix.end() == size
+                else _ESCAPE_PREFIX.fullmatch(buffer, i) is not None
             )
             if cut and not final:
                 return i
@@ -185,6 +185,9 @@ class Unescaper:
         elif kind == "name":
             decoded = html.unescape(f"&{value}")
             self.decoded_any |= decoded != f"&{value}"
+        elif kind == "tag":
+            decoded = chr(ord(value) - _TAGS)
+            self.decoded_any = True
         else:
             code = int(value, 10 if kind == "d" else 16)
             decoded = chr(code) if code < 0x110000 else _REPLACEMENT

@@ -10,7 +10,7 @@ lets a stream be judged chunk by chunk with the whole text's verdict. The table 
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -90,14 +90,15 @@ def normalise_phrase(text: str) -> str:
 
     Empty when nothing is left to compare (punctuation or invisible characters only).
     """
-    out: list[str] = []
-    for char in text:
-        for kind, base in fold_code_point(ord(char)):
-            if kind == LETTER:
-                out.append(chr(base))
-            elif out and out[-1] != " ":
-                out.append(" ")
-    return "".join(out).strip()
+    return " ".join("".join(map(_folded, text)).split())
+
+
+@lru_cache(4096)
+def _folded(char: str) -> str:
+    """Return what ``char`` is compared as: letters, and a blank for whatever parts words."""
+    return "".join(
+        chr(base) if kind == LETTER else " " for kind, base in fold_code_point(ord(char))
+    )
 
 
 def code_points(text: str) -> NDArray[np.int32]:

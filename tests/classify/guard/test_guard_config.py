@@ -181,5 +181,5 @@ def test_the_examples_of_the_document(here, monkeypatch):
 
 def test_an_engine_that_isnt_installed_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llamacpp_prism.guard_backend", None)
-    with pytest.raises(GuardError, match=r"the guard needs llamacpp: install prism-serving\["):
+    with pytest.raises(GuardError, match=r"the guard needs llamacpp, and .* is missing: `pip"):
         engine("llamacpp", "x.gguf")

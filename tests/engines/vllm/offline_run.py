@@ -66,6 +66,14 @@ def main(model: str) -> None:
     run("steered, biased", COPY_STEERED, logit_bias=dict.fromkeys(ids(f" {STEERED}"), 50.0))
     run("steered, nothing else allowed", COPY_STEERED, allowed_token_ids=ids(f" {STEERED}"))
     run("unsayable", COPY_UNSAYABLE)
+    # In single precision these penalties are 0 and infinite.
+    copy = {"prompt_token_ids": ids(COPY_STEERED)}
+    run("steered, no penalty at all", copy, repetition_penalty=1e-46)
+    run("refusal, no penalty at all", ASK_BLOCKED, repetition_penalty=1e-46)
+    run("refusal, endless penalty", ASK_BLOCKED, repetition_penalty=1e39)
+    run("begun in the prompt", f"{COPY_STEERED} {STEERED.split()[0]}", max_tokens=4)
+    words = StructuredOutputsParams(choice=[f" {STEERED}s"])
+    run("cut within a word", HARMLESS, stop=["s"], structured_outputs=words)
     run("unsayable, biased", HARMLESS, logit_bias=dict.fromkeys(ids(f" {UNSAYABLE}"), 90.0))
     run("refusal, n", ASK_BLOCKED, temperature=1, n=3)
     run("refusal, ignore_eos", ASK_BLOCKED, ignore_eos=True, max_tokens=64)
@@ -111,6 +119,8 @@ def main(model: str) -> None:
 
     embeds = torch.zeros(4, llm.model_config.get_hidden_size(), dtype=torch.bfloat16)
     run("prompt embeds", {"prompt_embeds": embeds})
+    some = {"prompt_token_ids": [2, 3, 3, 10], "prompt_is_token_ids": [True, False, False, True]}
+    run("embeds among ids", {"prompt_embeds": embeds, **some})
 
     before = preemptions(llm)
     long = [f"{filler[:380]} {i} " for i in range(4)]

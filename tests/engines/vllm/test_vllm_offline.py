@@ -12,6 +12,8 @@ REFUSED = [
     "refusal, ignore_eos",
     "refusal, min_tokens",
     "refusal, penalties",
+    "refusal, no penalty at all",
+    "refusal, endless penalty",
     "refusal, bad_words",
     "refusal, allowed_token_ids",
     "long and blocked",
@@ -45,7 +47,15 @@ def test_a_stop_string_cuts_the_refusal_and_lets_nothing_else_out(offline):
 
 @pytest.mark.parametrize(
     "name",
-    ["steered", "steered, sampled", "steered, biased", "steered, nothing else allowed", "logprobs"],
+    [
+        "steered",
+        "steered, sampled",
+        "steered, biased",
+        "steered, nothing else allowed",
+        "steered, no penalty at all",
+        "cut within a word",
+        "logprobs",
+    ],
 )
 def test_a_steered_phrase_never_comes_out(offline, name):
     for output in offline[name]:
@@ -64,6 +74,18 @@ def test_a_phrase_that_blocks_is_answered_by_the_refusal(offline):
     assert not says(output["text"], UNSAYABLE)
     assert output["text"].endswith(REFUSAL)
     assert output["reason"] == "stop"
+
+
+def test_a_phrase_begun_in_the_prompt_is_not_ended(offline):
+    first, second = STEERED.split()
+    (output,) = offline["begun in the prompt"]
+    assert not says(first + output["text"], STEERED)
+    assert not output["text"].strip().startswith(second)
+
+
+def test_embeddings_among_ids_are_refused(offline):
+    assert offline["embeds among ids"]["error"] == "UnmoderatableError"
+    assert "prompt_embeds is refused by PRISM" in offline["embeds among ids"]["message"]
 
 
 def test_grammars_are_masked_but_never_made_to_refuse(offline):

@@ -307,9 +307,9 @@ def test_no_walk_of_the_sampler_reaches_a_phrase(make, rng: random.Random, spec)
                 if draft is not None and draft in left and rng.random() < 0.7:
                     taken.append(draft)
                     continue
-                taken.append(
-                    rng.choice(sorted(left - {EOS, NO, NO_INSIDE} - set(range(SIZE, WIDTH))))
-                )
+                # Of disguises that the tables don't see the host makes a refusal on resumption.
+                free = left - {EOS, NO, NO_INSIDE} - set(range(SIZE, WIDTH))
+                taken.append(rng.choice(sorted(free or left)))
                 break
             runner.commit(name, *taken)
             out[name] += taken
@@ -317,6 +317,6 @@ def test_no_walk_of_the_sampler_reaches_a_phrase(make, rng: random.Random, spec)
                 runner.drop(name)
                 runner.add(name, [LAMP], output=out[name])
     for tokens in out.values():
-        text = "".join(TEXTS[t] for t in tokens)
+        text = "".join(TEXTS[t] for t in tokens if t != EOS)
         assert not says(text, "zephyr lantern")
         assert not says(text, "copper violet")

@@ -128,7 +128,8 @@ def engine(name: Literal["llamacpp", "vllm"], model: Path | str, **options: Any)
         make = getattr(import_module(module), attribute)
     except ImportError as error:
         raise GuardError(
-            f"the guard needs {name}: install prism-serving[{name}] ({error.name} is missing)"
+            f"the guard needs {name}, and {error.name} is missing: "
+            f"`pip install '.[{name}]'` in a clone of PRISM"
         ) from error
     return cast("Backend", make(str(model), **options))
 

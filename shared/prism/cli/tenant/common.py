@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prism.cli.output import bad_input
+from prism.documents import Problem
 
 if TYPE_CHECKING:
     from prism.policy.compiled import CompiledPolicy
@@ -34,9 +35,14 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def store(config: str | None) -> TenantStore:
     """Return the folder that the configuration names. Raises ``ConfigError``."""
-    from prism.config import Settings
+    from prism.config import ConfigError, Settings
 
-    return Settings.tenant_store(config or os.environ.get("PRISM_CONFIG") or DEFAULT_CONFIG)
+    named = config or os.environ.get("PRISM_CONFIG")
+    if named is None and not Path(DEFAULT_CONFIG).exists():
+        message = "there is no such file here, and it is what names the folder of tenants"
+        fix = "make it, with `floor: default` and `tenants: tenants/` in it, or give --config"
+        raise ConfigError([Problem(DEFAULT_CONFIG, 0, 0, "", message, fix)])
+    return Settings.tenant_store(named or DEFAULT_CONFIG)
 
 
 def seconds(span: str | None, option: str, as_json: bool) -> float | None:

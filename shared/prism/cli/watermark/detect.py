@@ -106,7 +106,8 @@ def _tokenise_gguf(text: str, path: Path, as_json: bool) -> list[int]:
     try:
         plugin = import_module("llamacpp_prism.tokenise")
     except ImportError:
-        bad_input("--tokenizer: a GGUF file needs `pip install prism-serving[llamacpp]`", as_json)
+        fix = "`pip install '.[llamacpp]'` in a clone of PRISM"
+        bad_input(f"--tokenizer: a GGUF file needs llama-cpp-python: {fix}", as_json)
     try:
         ids: list[int] = plugin.tokenise(path, text)
     except ValueError as error:

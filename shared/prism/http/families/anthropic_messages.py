@@ -15,7 +15,7 @@ from prism.http.families.anthropic_words import (
     said,
 )
 from prism.http.families.openai_common import numbers
-from prism.http.families.pieces import label
+from prism.http.families.pieces import label, mark
 from prism.http.family import Call, Json, Reading, StreamFilter
 from prism.http.judge import Judge
 from prism.http.sse import Event
@@ -56,7 +56,7 @@ class Messages:
         if not isinstance(content, list) or not all(isinstance(b, dict) for b in content):
             raise UpstreamShape("the engine's answer has no content", code="upstream_shape")
         usage = numbers(body.get("usage")) or dict(NO_USAGE)
-        frame = {**message_frame(label(body.get("id")), label(body.get("model"))), "usage": usage}
+        frame = {**message_frame(mark(body.get("id")), label(body.get("model"))), "usage": usage}
         stream = MessageStream(call, judge)
         blocks = [stream.take(number, given) for number, given in enumerate(content)]
         reason, sequence = stream.reason(body)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
 from prism.http import prompts
 from prism.http.errors import BadRequest
 from prism.http.family import Call, Json, Reading
-from prism.http.templates import raw_messages
 
 _KINDS = frozenset(
     {
@@ -17,7 +17,8 @@ _KINDS = frozenset(
     }
 )  # fmt: skip
 _MEDIA = frozenset({"image", "document"})
-_IDS = frozenset({"type", "id", "tool_use_id", "signature"})
+_PLAIN = ("text", "thinking")
+_BESIDE = frozenset({"id", "tool_use_id", "cache_control"})
 _BILLING = "x-anthropic-billing-header"
 _KNOWN = frozenset({"messages", "system", "stop_sequences"})
 
@@ -67,18 +68,27 @@ def _stop_sequences(body: Json) -> frozenset[str]:
     )
 
 
+def _text_of(data: Any, where: str) -> str:
+    try:
+        return base64.b64decode(data, validate=True).decode("utf-8")
+    except (TypeError, ValueError):
+        raise BadRequest(
+            f"{where} must be text in UTF-8, in Base64", param=where, code="invalid_type"
+        ) from None
+
+
 class _Found:
-    """Flat role-and-text pairs. What a template may put together is judged together as well."""
+    """What p(x) judges. What a template may put together is judged together as well."""
 
     def __init__(self) -> None:
-        self.unread: set[str] = set()
-        self._flat: list[dict[str, str]] = []
+        self.chat = prompts.Messages()
+        self.unread: set[str] = self.chat.unread
         self._system: list[str] = []  # vLLM puts all of them in front, with nothing between
 
     def result(self) -> list[dict[str, str]]:
         if len(self._system) > 1:
-            self._add("system", "".join(self._system))
-        return self._flat
+            self.chat.say("system", "".join(self._system))
+        return self.chat.flat
 
     def system(self, value: Any) -> None:
         if value is not None:
@@ -91,15 +101,14 @@ class _Found:
         if not isinstance(role, str):
             raise BadRequest(f"{where}.role must be a string", param=where, code="invalid_type")
         self._content(role, value.get("content"), f"{where}.content")
-        rest = [text for key, below in value.items() if key not in ("role", "content")
-                for text in prompts.strings(below)]  # fmt: skip
-        self._add(role, "\n".join(rest))
+        rest = {key: below for key, below in value.items() if key not in ("role", "content")}
+        self.chat.beside(text for below in rest.values() for text in prompts.strings(below))
 
     def _content(self, role: str, content: Any, where: str) -> None:
         if content is None:
             return
         if isinstance(content, str):
-            self._add(role, content)
+            self.chat.say(role, content)
             self._note_system(role, content)
             return
         if not isinstance(content, list):
@@ -112,13 +121,13 @@ class _Found:
             kind, found = self._block(role, block, f"{where}[{number}]")
             texts += found
             alike.setdefault(kind, []).extend(found)
-            if kind == "text" and found:
+            if kind == "text":
                 self._note_system(role, found[0])
-        self._add(role, "\n".join(texts))
         # Engines sort blocks by kind, and put nothing or a line break between them.
-        for parts in (texts, *alike.values()):
+        self.chat.say(role, *texts, alike=alike.pop("text", ()))
+        for parts in alike.values():
             if len(parts) > 1:
-                self._add(role, "".join(parts))
+                self.chat.beside(["".join(parts)])
 
     def _block(self, role: str, block: Any, where: str) -> tuple[str, list[str]]:
         if not isinstance(block, dict):
@@ -132,15 +141,23 @@ class _Found:
                 param=where,
                 code="not_moderated",
             )
-        if kind in ("text", "thinking") and not isinstance(block.get(kind), str):
-            raise BadRequest(f"{where}.{kind} must be a string", param=where, code="invalid_type")
+        self.chat.beside(
+            text
+            for key, value in block.items()
+            if key in _BESIDE or (kind in _PLAIN and key not in ("type", "signature", kind))
+            for text in prompts.strings(value)
+        )
+        if kind in _PLAIN:
+            if not isinstance(block.get(kind), str):
+                raise BadRequest(
+                    f"{where}.{kind} must be a string", param=where, code="invalid_type"
+                )
+            return kind, [block[kind]]
         return kind, list(self._texts(role, kind, block, where))
 
     def _texts(self, role: str, kind: str, block: Json, where: str) -> Iterator[str]:
-        if kind in ("text", "thinking"):
-            yield block[kind]
         for key, value in block.items():
-            if key in _IDS or (key == kind and isinstance(value, str)):
+            if key in _BESIDE or key in ("type", "signature"):
                 continue
             if key == "source" and kind in _MEDIA:
                 yield from self._source(role, kind, value, where)
@@ -160,6 +177,9 @@ class _Found:
         if form == "text":
             yield from prompts.strings(source.get("data"))
             return
+        if form == "base64" and str(source.get("media_type")).startswith("text/"):
+            yield _text_of(source.get("data"), f"{where}.source.data")
+            return
         self.unread.add(kind)
         for key, value in source.items():
             if key not in ("data", "type"):
@@ -169,7 +189,3 @@ class _Found:
         # vLLM leaves out a block that begins so, and its neighbours then meet.
         if role == "system" and not text.startswith(_BILLING):
             self._system.append(text)
-
-    def _add(self, role: str, text: str) -> None:
-        if text:
-            self._flat += raw_messages(text, role)

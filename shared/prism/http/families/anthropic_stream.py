@@ -19,9 +19,10 @@ from prism.http.families.anthropic_words import (
     named,
     said,
 )
+from prism.http.families.choices import said_stop
 from prism.http.families.filters import EventFilter
 from prism.http.families.openai_common import numbers, safe_error
-from prism.http.families.pieces import Channels, label, word
+from prism.http.families.pieces import Channels, label, mark, word
 from prism.http.family import Call, Json
 from prism.http.judge import Judge
 from prism.http.sse import Event
@@ -135,8 +136,7 @@ class MessageStream(EventFilter):
         reason = word(delta.get("stop_reason"))
         if not self._channels.blocked and self._channels.refused():
             return REFUSAL, None
-        sequence = delta.get("stop_sequence")
-        return reason, sequence if sequence in self._call.stop else None
+        return reason, said_stop(self._call, self._judge, delta.get("stop_sequence"))
 
     # Events
 
@@ -145,7 +145,7 @@ class MessageStream(EventFilter):
             raise UpstreamShape("the engine's message has no one start", code="upstream_shape")
         self._started = True
         usage = numbers(message.get("usage")) or dict(NO_USAGE)
-        frame = message_frame(label(message.get("id")), label(message.get("model")))
+        frame = message_frame(mark(message.get("id")), label(message.get("model")))
         return [named({"type": "message_start", "message": {**frame, "usage": usage}})]
 
     def _block(self, kind: str, body: Json, out: list[Event]) -> None:

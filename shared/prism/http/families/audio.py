@@ -7,6 +7,7 @@ place of a transcript would be taken for what was said, so a block is an error, 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from prism.http import prompts
@@ -32,6 +33,8 @@ _FLAGS = (
     "stream", "use_beam_search", "stream_include_usage", "stream_continuous_usage_stats",
     "include_stop_str_in_output", "watermarking", "vad_filter",
 )  # fmt: skip
+_LANGUAGES = ("language", "to_language")
+_LANGUAGE = re.compile(r"[A-Za-z_-]{0,12}")
 _YES, _NO = frozenset({"true", "1"}), frozenset({"false", "0", ""})
 
 
@@ -59,7 +62,12 @@ class Audio:
             for key in ("prompt", "hotwords")
             if body.get(key)
         ]
-        messages += prompts.context(body, _CONTROLS | {"prompt", "hotwords"})
+        controls = {
+            key
+            for key in _CONTROLS
+            if key not in _LANGUAGES or _LANGUAGE.fullmatch(prompts.text(body, key))
+        }
+        messages += prompts.context(body, frozenset(controls | {"prompt", "hotwords"}))
         prompts.check_length(messages, reading.max_prompt_chars)
         return Call(
             body=told,

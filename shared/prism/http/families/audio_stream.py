@@ -13,7 +13,7 @@ from prism.http.families.audio_answers import usage_of
 from prism.http.families.choices import FILTERED
 from prism.http.families.filters import DONE, EventFilter
 from prism.http.families.openai_common import safe_error
-from prism.http.families.pieces import label, word
+from prism.http.families.pieces import label, mark, word
 from prism.http.family import Call, Json
 from prism.http.judge import Judge
 from prism.http.sse import Event
@@ -62,7 +62,7 @@ class AudioStream(EventFilter):
             raise UpstreamShape("the engine sent an event without choices", code="upstream_shape")
         kind = body.get("object")
         self._frame = {
-            "id": label(body.get("id")),
+            "id": mark(body.get("id")),
             "object": kind if kind in _OBJECTS else _OBJECTS[0],
             "created": body["created"] if isinstance(body.get("created"), int) else 0,
             "model": label(body.get("model")),

@@ -13,6 +13,16 @@ from prism.http.logprobs import Queue
 FILTERED = "content_filter"
 
 _REASON = re.compile(r"[a-z_]{1,32}")
+_REASONS = frozenset({"stop", "length", "tool_calls", "function_call", FILTERED})
+
+
+def said_stop(call: Call, judge: Judge, stop: object) -> str | None:
+    """Return the stop string that ended an answer, if the request has it and an answer may.
+
+    To name it is to say that the model wrote it.
+    """
+    known = isinstance(stop, str) and stop in call.stop and judge.allows(stop)
+    return stop if known and isinstance(stop, str) else None
 
 
 class ChoiceBase:
@@ -108,6 +118,8 @@ class ChoiceBase:
             return None
         if not isinstance(reason, str) or not _REASON.fullmatch(reason):
             raise UpstreamShape("the engine's finish_reason is unknown", code="upstream_shape")
+        if reason not in _REASONS and not self._judge.allows(reason):
+            raise UpstreamShape("the engine's finish_reason is unknown", code="upstream_shape")
         return reason
 
     def _final_reason(self, reason: str | None) -> str | None:
@@ -119,5 +131,5 @@ class ChoiceBase:
 
     def _tail(self, piece: Json) -> Json:
         stop = piece.get("stop_reason")
-        known = isinstance(stop, int) or stop in self._call.stop
+        known = isinstance(stop, int) or said_stop(self._call, self._judge, stop) is not None
         return {"stop_reason": stop} if stop is not None and known else {}

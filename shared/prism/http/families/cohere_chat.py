@@ -11,17 +11,13 @@ from typing import Any
 from prism.http import prompts
 from prism.http.dialect import COHERE
 from prism.http.errors import BadRequest, UpstreamShape, dumps
-from prism.http.families.cohere_stream import FILTERED, CohereStream, no_usage
+from prism.http.families.cohere_stream import FILTERED, REASONS, CohereStream, no_usage
 from prism.http.families.openai_common import numbers
-from prism.http.families.pieces import Channels, label
+from prism.http.families.pieces import Channels, mark
 from prism.http.families.values import judged
 from prism.http.family import Call, Json, Reading, StreamFilter
 from prism.http.judge import Judge
 from prism.http.sse import Event
-
-_REASONS = frozenset(
-    {"COMPLETE", "STOP_SEQUENCE", "MAX_TOKENS", "TOOL_CALL", "ERROR", "TIMEOUT", FILTERED}
-)
 
 
 class Chat:
@@ -92,9 +88,9 @@ class Chat:
             reason = FILTERED
         elif channels.refused():
             reason = FILTERED
-        elif reason not in _REASONS:
+        elif reason not in REASONS:
             reason = "COMPLETE"
-        answer: Json = {"id": label(body.get("id")), "finish_reason": reason, "message": said}
+        answer: Json = {"id": mark(body.get("id")), "finish_reason": reason, "message": said}
         if (usage := numbers(body.get("usage"))) is not None:
             answer["usage"] = usage
         return answer
@@ -118,10 +114,7 @@ def _message(message: Json, channels: Channels) -> Json:
         _tool_call(item, number, channels)
         for number, item in enumerate(_list(message, "tool_calls"))
     ]
-    citations = [
-        judged(channels.judge, 0, f"citations.{number}", item)
-        for number, item in enumerate(_list(message, "citations"))
-    ]
+    citations = judged(channels.judge, 0, "citations", _list(message, "citations"))
     if blocks:
         said["content"] = blocks
     if calls:

@@ -6,13 +6,16 @@ from typing import Any
 
 from prism.http.errors import UpstreamShape, dumps
 from prism.http.families.openai_common import numbers, read_json
-from prism.http.families.pieces import Channels, label, word
+from prism.http.families.pieces import Channels, mark
 from prism.http.families.values import judged
 from prism.http.family import Json
 from prism.http.judge import Judge
 from prism.http.sse import Event
 
 FILTERED = "ERROR_TOXIC"
+REASONS = frozenset(
+    {"COMPLETE", "STOP_SEQUENCE", "MAX_TOKENS", "TOOL_CALL", "ERROR", "TIMEOUT", FILTERED}
+)
 _WITHHELD = "the engine reported an error whose text is withheld"
 _MAX_CITATIONS = 1024
 _DONE = Event("[DONE]", last=True)
@@ -107,7 +110,7 @@ class CohereStream:
     # Events
 
     def _message_start(self, body: Json) -> list[Json]:
-        self._id = label(body.get("id"))
+        self._id = mark(body.get("id"))
         return [self._start()]
 
     def _start(self) -> Json:
@@ -177,22 +180,25 @@ class CohereStream:
 
     def _message_end(self, body: Json) -> list[Json]:
         rows = self._close()
-        for number, cited in enumerate(self._citations):
-            found = judged(self._judge, 0, f"citations.{number}", _message(cited).get("citations"))
+        given = [_message(cited).get("citations") for cited in self._citations]
+        shown = judged(self._judge, 0, "citations", given) or []
+        for cited, found in zip(self._citations, shown, strict=False):
             index = _index(cited)
             rows.append(_row("citation-start", index, {"citations": found}))
             rows.append({"type": "citation-end", "index": index})
         if self._channels.blocked:
             # Not one citation, then: which of them it was doesn't matter.
             return [row for row in rows if not row["type"].startswith("citation")]
-        given = body.get("delta")
-        given = given if isinstance(given, dict) else {}
-        reason = word(str(given.get("finish_reason") or "COMPLETE").lower())
-        delta: Json = {"finish_reason": FILTERED if self._channels.refused() else _upper(reason)}
-        if isinstance(given.get("error"), str):
-            fine = self._judge.passes(given["error"])
-            delta["error"] = given["error"] if fine else _WITHHELD
-        if (usage := numbers(given.get("usage"))) is not None:
+        told = body.get("delta")
+        told = told if isinstance(told, dict) else {}
+        reason = told.get("finish_reason")
+        if self._channels.refused():
+            reason = FILTERED
+        delta: Json = {"finish_reason": reason if reason in REASONS else "COMPLETE"}
+        if isinstance(told.get("error"), str):
+            fine = self._judge.passes_error(told["error"])
+            delta["error"] = told["error"] if fine else _WITHHELD
+        if (usage := numbers(told.get("usage"))) is not None:
             delta["usage"] = usage
         self._ended = True
         return [*rows, {"type": "message-end", "id": self._id, "delta": delta}]
@@ -272,7 +278,3 @@ def _index(body: Json) -> int:
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 100_000:
         raise UpstreamShape("the engine sent an event without index", code="upstream_shape")
     return index
-
-
-def _upper(reason: str | None) -> str:
-    return (reason or "complete").upper()

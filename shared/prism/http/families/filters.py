@@ -34,7 +34,7 @@ class EventFilter(ABC):
         if event.data.strip() == DONE:
             return self._mark()
         body = read_json(event.data)
-        if body.get("error") is not None or body.get("type") == "error":
+        if body.get("error") or body.get("type") == "error":
             return self._error(body)
         return self._event(body)
 

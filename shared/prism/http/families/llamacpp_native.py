@@ -11,7 +11,7 @@ from typing import Any
 from prism.http import prompts
 from prism.http.dialect import BARE
 from prism.http.errors import BadRequest, UpstreamShape, dumps
-from prism.http.families.choices import FILTERED, ChoiceBase
+from prism.http.families.choices import FILTERED, ChoiceBase, said_stop
 from prism.http.families.llamacpp_prompts import read_prompts
 from prism.http.families.openai_common import (
     numbers,
@@ -121,7 +121,7 @@ class _Stream:
         body = read_value(event.data)
         if body is None:  # what the server says first when it has several choices to make
             return []
-        if isinstance(body, dict) and body.get("error") is not None:
+        if isinstance(body, dict) and body.get("error"):
             return [_event(safe_error(body, self._judge))]
         index = _index(body, 0)
         choice = self._choices.get(index)
@@ -200,7 +200,7 @@ class _Choice(ChoiceBase):
             "model": self._call.model or _name(piece.get("model")),
             "prompt": _own_prompt(self._call),
             "stop_type": kind,
-            "stopping_word": word if word in self._call.stop else "",
+            "stopping_word": said_stop(self._call, self._judge, word) or "",
         }
 
 

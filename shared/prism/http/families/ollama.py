@@ -33,6 +33,7 @@ _FIGURES = (
 )  # fmt: skip
 _TIME = re.compile(r"[0-9T:.+Z-]{1,40}")
 _REASON = re.compile(r"[a-z_]{1,32}")
+_REASONS = ("stop", "length", "load", "unload")
 _MAX_TOOLS = 1024
 
 
@@ -56,7 +57,7 @@ class _Api:
         """Judge an answer in one piece, as if it had been streamed as one line."""
         if not isinstance(body, dict):
             raise UpstreamShape("the engine's answer is no JSON object", code="upstream_shape")
-        if body.get("error") is not None:
+        if body.get("error"):
             return NDJSON.error(safe_error(body, judge))
         rows = _Answer(self, call, judge).feed({**body, "done": True})
         if judge.blocked:
@@ -161,7 +162,7 @@ class _Stream:
         if self.done or event.data is None:
             return []
         body = read_json(event.data)
-        if body.get("error") is not None:
+        if body.get("error"):
             return [_event(NDJSON.error(safe_error(body, self._judge)))]
         return [_event(row, last=row["done"]) for row in self._answer.feed(body)]
 
@@ -238,6 +239,8 @@ class _Answer(ChoiceBase):
     def _reason_of(self, body: Json) -> str:
         reason = body.get("done_reason")
         if not isinstance(reason, str) or not _REASON.fullmatch(reason):
+            reason = "stop"
+        if reason not in _REASONS and not self._judge.allows(reason):
             reason = "stop"
         return self._final_reason(reason) or reason
 

@@ -18,6 +18,7 @@ from prism.http.judge import Judge
 from prism.http.logprobs import chat_entries, chat_logprobs
 
 _TEXTS = ("reasoning", "reasoning_content", "content", "refusal")
+_ROLES = ("assistant", "user", "system", "developer", "tool", "function", "model")
 _MAX_TOOLS = 1024
 
 
@@ -156,7 +157,7 @@ class _Choice(ChoiceBase):
             return False
         if not isinstance(role, str) or not role.isidentifier() or len(role) > 32:
             raise UpstreamShape("the engine's role is unknown", code="upstream_shape")
-        out["role"] = role
+        out["role"] = role if role in _ROLES else "assistant"
         first = not self._role_sent
         self._role_sent = True
         return first

@@ -7,12 +7,15 @@ engine adds tomorrow can't carry text past the judge.
 from __future__ import annotations
 
 import json
+import math
+import re
 import time
 from abc import ABC, abstractmethod
 from typing import Any, Literal, Protocol
 
 from prism.http.errors import UpstreamShape, dumps
 from prism.http.families.choices import ChoiceBase
+from prism.http.families.pieces import mark
 from prism.http.families.template import Template, learn
 from prism.http.family import Call, Json, StreamFilter
 from prism.http.judge import Judge
@@ -21,6 +24,7 @@ from prism.http.sse import Event
 
 _DONE = Event("[DONE]", last=True)
 _ENVELOPE = ("id", "created", "model", "system_fingerprint", "service_tier")
+_FIGURE = re.compile(r"[A-Za-z0-9_./:-]{1,64}")  # what a number is called
 _COUNTS = ("usage", "timings", "metrics")
 _NOTHING: tuple[int, str, list[Event]] = (0, "", [])
 _LESSONS = 8.0
@@ -220,7 +224,7 @@ class OpenAIStream:
         if event.data.strip() == "[DONE]":
             return self._flush() + self._finale()
         body = read_json(event.data)
-        if body.get("error") is not None:
+        if body.get("error"):
             return [Event(dumps(safe_error(body, self._judge)).decode())]
         choices = body.get("choices")
         if not isinstance(choices, list):
@@ -324,9 +328,17 @@ def envelope(body: Json, kind: str) -> Json:
     frame: Json = {"object": kind}
     for name in _ENVELOPE:
         value = body.get(name)
+        if isinstance(value, str) and name != "model" and not mark(value):
+            continue
         if name in body and (value is None or isinstance(value, str | int)):
             frame[name] = value
     return frame
+
+
+def figure(value: Any) -> int | float | None:
+    """Return a number that JSON has a word for, or ``None``."""
+    known = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return value if known else None
 
 
 def numbers(value: Any, depth: int = 4) -> Json | None:
@@ -335,8 +347,10 @@ def numbers(value: Any, depth: int = 4) -> Json | None:
         return None
     kept: Json = {}
     for key, item in value.items():
+        if not _FIGURE.fullmatch(key):
+            continue
         if item is None or isinstance(item, int | float):
-            kept[key] = item
+            kept[key] = figure(item)
         elif (below := numbers(item, depth - 1)) is not None:
             kept[key] = below
     return kept
@@ -361,9 +375,41 @@ def read_json(text: str | bytes) -> Json:
 def safe_error(body: Json, judge: Judge) -> Json:
     """Return an error of the engine, unless its text would be stopped as an answer.
 
-    Errors are judged because some quote what the model wrote (a tool call that did not parse).
+    Errors are judged because some quote what the model wrote (a tool call that did not parse), and
+    hold nothing but what errors hold: an answer beside one is not let out with it.
     """
-    return body if judge.passes("\n".join(strings(body))) else WITHHELD
+    shown = {
+        key: _error_value(value)
+        for key, value in body.items()
+        if key in _ERROR_KEYS or (key in _ERROR_MARKS and mark(value))
+    }
+    fine = judge.passes("\n".join(strings(shown))) and judge.passes_error(_messages(shown))
+    return shown if fine else WITHHELD
+
+
+_ERROR_KEYS = ("type", "object", "error", "message", "detail", "code", "param", "status")
+_ERROR_MARKS = ("id", "request_id")
+_NAMES = ("type", "object", "code", "param", "status")
+_MOST_NUMBERS = 4
+
+
+def _messages(value: Any, key: str = "") -> str:
+    """Return what an error says in words, as several of a stream would be read: one by one."""
+    if isinstance(value, dict):
+        return "\n".join(filter(None, (_messages(below, key) for key, below in value.items())))
+    if isinstance(value, list):
+        return "\n".join(filter(None, (_messages(item, key) for item in value)))
+    return value if isinstance(value, str) and key not in _NAMES else ""
+
+
+def _error_value(value: Any) -> Any:
+    """Return part of an error without long lists of numbers: those may be text."""
+    if isinstance(value, dict):
+        return {key: _error_value(below) for key, below in value.items()}
+    if isinstance(value, list):
+        plain = [item for item in value if isinstance(item, int | float)]
+        return [] if len(plain) > _MOST_NUMBERS else [_error_value(item) for item in value]
+    return figure(value) if isinstance(value, float) else value
 
 
 WITHHELD: Json = {

@@ -14,6 +14,7 @@ from prism.http.judge import Judge
 
 _BEFORE = 8_192
 # Characters of earlier blocks that a text block is judged with.
+_MARK = re.compile(r"[!-~]{1,512}")
 _WORD = re.compile(r"[a-z_]{1,64}")
 
 
@@ -94,6 +95,11 @@ def word(value: Any) -> str | None:
     return value
 
 
+def mark(value: Any) -> str:
+    """Return an identifier as the engine gave it, or ``""`` for what may read as words."""
+    return value if isinstance(value, str) and _MARK.fullmatch(value) else ""
+
+
 def label(value: Any) -> str:
-    """Return an identifier or a model's name as the engine gave it."""
+    """Return a model's name as the engine gave it."""
     return value if isinstance(value, str) and len(value) <= 512 else ""

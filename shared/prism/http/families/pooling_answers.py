@@ -11,7 +11,7 @@ from typing import Any
 
 from prism.http.errors import UpstreamShape
 from prism.http.families.openai_common import numbers
-from prism.http.families.pieces import label
+from prism.http.families.pieces import label, mark
 from prism.http.family import Json
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
@@ -32,9 +32,9 @@ def answer(body: Any, documents: list[Any]) -> Any:
     if not isinstance(body, dict):
         raise _unknown()
     made: Json = {name: body[name] for name, kind in _FRAME if isinstance(body.get(name), kind)}
-    for name in ("id", "model"):
+    for name, shown in (("id", mark), ("model", label)):
         if name in made:
-            made[name] = label(made[name])
+            made[name] = shown(made[name])
     for name in ("object", "response_type"):
         if name in made and not _OBJECT.fullmatch(made[name]):
             raise _unknown()

@@ -30,11 +30,12 @@ class Inputs:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._chat = prompts.Messages()
+        self._texts: list[dict[str, str]] = []
 
     @property
     def flat(self) -> list[dict[str, str]]:
         """What p(x) judges."""
-        return self._chat.flat
+        return self._texts + self._chat.flat
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -66,7 +67,7 @@ class Inputs:
             self._chat.unread.add("image")
 
     def _say(self, text: str) -> None:
-        self._chat.flat.append({"role": "user", "content": text})
+        self._texts.append({"role": "user", "content": text})
 
     def _list(self, value: list[Any], where: str) -> None:
         if any(map(is_id, value)):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from prism.http import prompts
 from prism.http.errors import BadRequest
 from prism.http.family import Call, Json, Reading
-from prism.http.templates import raw_messages
 
 _REFUSED = {
     "background": "an answer fetched later has passed nobody",
@@ -39,7 +37,7 @@ def read(body: Json, reading: Reading) -> Call:
             raise BadRequest(
                 "instructions must be a string", param="instructions", code="invalid_type"
             )
-        found.flat.append({"role": "system", "content": instructions})
+        found.say("system", instructions)
     _read_input(body.get("input"), found)
     messages = found.flat + prompts.context(body, _KNOWN)
     call = prompts.as_call(body, messages, reading, found.unread)
@@ -70,7 +68,7 @@ def _check_tools(tools: Any) -> None:
 
 def _read_input(value: Any, found: prompts.Messages) -> None:
     if isinstance(value, str):
-        found.flat += raw_messages(value)
+        found.say("user", value)
         return
     if not isinstance(value, list):
         raise BadRequest(
@@ -89,39 +87,27 @@ def _read_item(item: Any, where: str, found: prompts.Messages) -> None:
     elif kind in ("function_call_output", "custom_tool_call_output"):
         rest = {key: below for key, below in item.items() if key not in _IDS | {"output"}}
         found.add({"role": "tool", "content": item.get("output"), **rest}, where)
-    elif kind in ("function_call", "custom_tool_call", "reasoning"):
-        texts = [
-            text
-            for key, below in item.items()
-            if key not in _IDS
-            for text in prompts.strings(below)
-        ]
-        texts += _decoded(item.get("arguments"))
-        found.flat.append({"role": "assistant", "content": "\n".join(texts)})
-        if kind == "reasoning":
-            pieces = [_text(part) for part in _list(item.get("content"))]
-            if len(pieces) > 1:
-                found.flat.append({"role": "assistant", "content": "".join(pieces)})
+    elif kind in ("function_call", "custom_tool_call"):
+        told = [below for key, below in item.items() if key not in _IDS]
+        found.say("assistant", "\n".join(text for below in told for text in prompts.strings(below)))
+        found.beside(prompts.decoded(item))
+    elif kind == "reasoning":
+        for name in ("content", "summary"):
+            found.say("assistant", *filter(None, map(_text, _list(item.get(name)))))
+        found.beside(prompts.strings({k: below for k, below in item.items() if k not in _IDS}))
     else:
         raise BadRequest(
             f"items of type {str(kind)[:64]!r} are not moderated, so not accepted",
             param=where,
             code="not_moderated",
         )
+    found.beside(text for key in ("id", "call_id") for text in prompts.strings(item.get(key)))
 
 
 def _unavailable(key: str, why: str) -> BadRequest:
     return BadRequest(
         f"{key!r} is not available on a moderated server: {why}", param=key, code="not_moderated"
     )
-
-
-def _decoded(arguments: Any) -> list[str]:
-    """Return the strings in a call's JSON: a line break is written as letters there."""
-    try:
-        return list(prompts.strings(json.loads(arguments))) if isinstance(arguments, str) else []
-    except (ValueError, RecursionError):
-        return []
 
 
 def _list(value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from prism.http.errors import dumps
-from prism.http.families.pieces import label
+from prism.http.families.pieces import label, mark
 from prism.http.families.responses_items import TEXT, Item, Part
 from prism.http.family import Call, Json
 from prism.http.sse import Event
@@ -115,7 +115,7 @@ def frame(call: Call, given: Json) -> Json:
     """
     created = given.get("created_at")
     shown: Json = {
-        "id": label(given.get("id")),
+        "id": mark(given.get("id")),
         "object": "response",
         "created_at": created if isinstance(created, int | float) else int(time.time()),
         "model": label(given.get("model")) or call.model,

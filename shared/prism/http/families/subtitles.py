@@ -9,6 +9,7 @@ from prism.http.judge import Judge
 
 _TIME = r"(?:\d{1,4}:)?\d{2}:\d{2}[.,]\d{3}"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s+[a-z]+:[\w%.,-]+)*\s*")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _HEAD = re.compile(r"\ufeff?WEBVTT\s*")
 _NUMBER = re.compile(r"\s*\d{1,7}\s*")
 
@@ -17,7 +18,9 @@ class Subtitles:
     """A text, as lines that are said and lines that time them."""
 
     def __init__(self, text: str) -> None:
-        self._lines = text.split("\n")
+        # SRT and WebVTT end lines in three ways; what ends one stays at its end.
+        self._lines = _LINE_END.sub("\n", text).split("\n")
+        self._ends = [*_LINE_END.findall(text), ""]
         timed = any(map(_TIMING.fullmatch, self._lines))
         self._said = [n for n, _ in enumerate(self._lines) if not timed or self._is_said(n)]
 
@@ -34,7 +37,7 @@ class Subtitles:
         lines = list(self._lines)
         for number, line in zip(self._said, released, strict=True):
             lines[number] = line
-        return "\n".join(lines)
+        return "".join(map("".join, zip(lines, self._ends, strict=True)))
 
     def _is_said(self, number: int) -> bool:
         line = self._lines[number]

@@ -9,6 +9,7 @@ anything else. Every other event is read in full.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass, field
@@ -38,21 +39,24 @@ class Template:
     _behind: bytes = field(init=False, repr=False, compare=False)
     _head: bytes = field(init=False, repr=False, compare=False)
     _tail: bytes = field(init=False, repr=False, compare=False)
+    _from: int = field(init=False, repr=False, compare=False)
+    _upto: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         framed = {"_before": f"data: {self.prefix}", "_behind": f"{self.suffix}\n\n"}
         for name, text in {**framed, "_head": self.head, "_tail": self.tail}.items():
             object.__setattr__(self, name, text.encode())
+        object.__setattr__(self, "_from", len(self._before))
+        object.__setattr__(self, "_upto", -len(self._behind))
 
     def inside(self, chunk: bytes) -> bytes | None:
         """Return the text of a chunk that is one of these events and no more, if it is ASCII.
 
         It is then written inside JSON as it is.
         """
-        before, behind = self._before, self._behind
-        if not (chunk.startswith(before) and chunk.endswith(behind)):
+        if not (chunk.startswith(self._before) and chunk.endswith(self._behind)):
             return None
-        inside = chunk[len(before) : -len(behind)]
+        inside = chunk[self._from : self._upto]
         # Nothing left, as where the two ends overlap, is no match.
         return inside if _PLAIN.fullmatch(inside) else None
 
@@ -105,8 +109,25 @@ def learn(
     """
     if "\n" in data:  # several lines of an event, which a chunk would not hold as they are here
         return None
-    key = json.dumps(path[-1])
-    found = list(re.finditer(f'{re.escape(key)}[ \t]*:[ \t]*"', data))
+    came, went = _hole(data, path[-1]), _hole(made, path[-1])
+    if came is None or went is None:
+        return None
+    prefix, text, suffix = came
+    # A probe that comes back in its place, with all else as it was, shows that the place is the
+    # inside of one string: what is put there can't change what is around it.
+    tried = json.loads(f"{prefix}{_PROBE}{suffix}")
+    if _replaced(body, path, text, _PROBE) != tried or _PROBE in data:
+        return None
+    # What goes out was written here, of fields known here, and has the key once: no probe needed.
+    head, said, tail = went
+    if said != text:
+        return None
+    return Template(index, path[-1], prefix, suffix, f"data: {head}", f"{tail}\n\n")
+
+
+def _hole(data: str, key: str) -> tuple[str, str, str] | None:
+    """Return what is before, in, and after the one string that is called ``key``, if it is one."""
+    found = list(_opening(key).finditer(data))
     if len(found) != 1:
         return None
     start = found[0].end()
@@ -114,20 +135,12 @@ def learn(
         text, end = _DECODER.raw_decode(data, start - 1)
     except JSONDecodeError:
         return None
-    prefix, suffix = data[:start], data[end - 1 :]
-    # A probe that comes back in its place, with all else as it was, shows that the place is the
-    # inside of one string: what is put there can't change what is around it.
-    tried = json.loads(f"{prefix}{_PROBE}{suffix}")
-    if _replaced(body, path, text, _PROBE) != tried or _PROBE in data:
-        return None
-    out = _replaced(json.loads(made), path, text, _PROBE)
-    if out is None:
-        return None
-    written = json.dumps(out, ensure_ascii=False, separators=(",", ":"))
-    head, mark, tail = written.partition(_PROBE)
-    if not mark or _PROBE in tail:
-        return None
-    return Template(index, path[-1], prefix, suffix, f"data: {head}", f"{tail}\n\n")
+    return data[:start], text, data[end - 1 :]
+
+
+@functools.cache
+def _opening(key: str) -> re.Pattern[str]:
+    return re.compile(f'{re.escape(json.dumps(key))}[ \t]*:[ \t]*"')
 
 
 def _replaced(body: Any, path: tuple[str, ...], old: str, new: str) -> Any:

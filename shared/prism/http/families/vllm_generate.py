@@ -18,6 +18,7 @@ from prism.http.families.openai_common import (
     whole,
 )
 from prism.http.families.openai_completions import is_id, text_of
+from prism.http.families.pieces import mark
 from prism.http.families.token_text import Piece, TokenText
 from prism.http.family import Call, Json, Reading
 from prism.http.judge import Judge
@@ -82,6 +83,7 @@ class Generate(OpenAIApi):
         """Return what of an answer may go out beside its choices and its usage."""
         named = (("request_id", str), ("model", str), ("created", int))
         frame: Json = {name: body[name] for name, kind in named if isinstance(body.get(name), kind)}
+        frame = {key: item for key, item in frame.items() if key != "request_id" or mark(item)}
         return {**frame, "output_mode": _TEXT if body.get("output_mode") == _TEXT else "tokens"}
 
     def own_frame(self, call: Call, decision_id: str, kind: str) -> Json:

@@ -34,7 +34,7 @@ class NamesUnavailableError(PolicyError):
 
     def __init__(self, reason: Exception) -> None:
         message = f"looking for names ({', '.join(NAMED)}) needs the extra 'pii': {reason}"
-        fix = "pip install 'prism-serving[pii]', or remove these kinds"
+        fix = "`pip install '.[pii]'` in a clone of PRISM, or remove these kinds"
         super().__init__([Problem("policy", 0, 0, "pii", message, fix)])
 
 
