@@ -118,6 +118,13 @@ def test_a_file_that_is_still_being_written_waits(acme):
     assert "violet teapot" in phrases(acme.reload()[0], "acme")
 
 
+def test_a_file_dated_in_the_future_is_read_too(acme):
+    Path("other.yaml").write_text(policy("other", "copper walrus"))
+    tomorrow = time.time_ns() + 86_400 * 10**9
+    os.utime("other.yaml", ns=(tomorrow, tomorrow))
+    assert "copper walrus" in phrases(acme.reload()[0], "acme")
+
+
 def test_the_servers_own_policy_and_the_floor_stay_as_they_were(acme):
     put("house.yaml", policy("house", "copper walrus"))
     put("floor.yaml", "prism: 1\nid: floor\n")

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from prism.types import Stage
 
 # Measured on held-out English rows of the training's sources (docs/models/): of the texts that the
-# encoder alone catches at 1 % of everyday traffic, the sketch hands on 99.5 % of 751 prompts and
-# 99.1 % of 459 outputs, and with them 21 % of everyday prompts (`inj` included) and 24 % of
-# everyday answers. A prompt's bar is just below what was measured for 99 %, 0.047.
+# encoder alone catches at 1 % of everyday traffic, the sketch hands on 99.6 % of 752 prompts and
+# 99.1 % of 459 outputs, and with them 22 % of everyday prompts (`inj` included) and 24 % of
+# everyday answers. A prompt's bar is just below what was measured for 99 %, 0.049.
 _SKIP: Mapping[Stage, Mapping[str, float]] = MappingProxyType(
     {
         Stage.PROMPT: MappingProxyType({"harm": 0.04, "inj": 0.02}),

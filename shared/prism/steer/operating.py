@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-SKETCH = "468e05a89522d1ba8b82221298831032bac8bf30b6036ef707d4ab9da3684e46"
+SKETCH = "6c6beafe6530690e438a29d5b2d5cd6776d62e5faa65c36a4d2760e74ba36fa4"
 """The digest of the sketch that was measured."""
 
 # Measured on texts that the sketch has not learnt from: the least point of 0.9, 0.95, 0.98, 0.99

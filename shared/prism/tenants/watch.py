@@ -22,8 +22,11 @@ def state_of(path: Path) -> State:
 
 
 def is_settled(state: State) -> bool:
-    """Whether a change that comes now would show: two in one tick of the clock look like one."""
-    return not state or time.time() - state[0] / 1e9 > SETTLED
+    """Whether a change that comes now would show: two in one tick of the clock look like one.
+
+    A time in the future says nothing of when the file was written, and nobody waits for it.
+    """
+    return not state or not 0 <= time.time() - state[0] / 1e9 <= SETTLED
 
 
 class Watched:

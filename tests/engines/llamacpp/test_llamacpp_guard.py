@@ -381,6 +381,8 @@ def test_a_context_set_back_by_hand_is_followed(
 
 
 def test_a_circle_that_has_nothing_to_do_with_the_mask_goes_on(llama: Llama) -> None:
-    answer = llama(EAGER, max_tokens=160, temperature=0.0)["choices"][0]
+    counting = "One two three one two three one two three"
+    answer = llama(counting, max_tokens=160, temperature=0.0)["choices"][0]
     assert answer["finish_reason"] == "length"
+    assert answer["text"].count(" one two three") > 50
     assert REFUSAL not in answer["text"]

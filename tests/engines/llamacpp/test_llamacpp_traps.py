@@ -478,7 +478,9 @@ def test_the_mask_is_written_in_place_and_allocates_nothing_big(
         finally:
             tracemalloc.stop()
     assert len(peaks) > 16
-    assert max(peaks) < row_bytes / 8, max(peaks)
+    # A request's first call makes two small states, of the output and of the prompt's end.
+    assert max(peaks) < row_bytes / 4, max(peaks)
+    assert sorted(peaks)[-3] < row_bytes / 16, peaks
 
 
 def test_a_draft_of_tokens_shown_to_the_gate_is_not_taken_for_output(
@@ -501,4 +503,6 @@ def test_a_draft_of_tokens_shown_to_the_gate_is_not_taken_for_output(
     assert not masked([*prompt, ze, lantern])
     assert masked([*prompt, lantern, ze, phyr])
     assert not masked(prompt)
-    assert not masked([9, *prompt, ze, phyr])  # another context: all of it is prompt
+    # Another context, all of it prompt: what a prompt leaves open is masked, what it says is not.
+    assert masked([9, *prompt, ze, phyr])
+    assert not masked([8, *prompt, ze, phyr, lantern])
