@@ -21,8 +21,9 @@ def said_stop(call: Call, judge: Judge, stop: object) -> str | None:
 
     To name it is to say that the model wrote it.
     """
-    known = isinstance(stop, str) and stop in call.stop and judge.allows(stop)
-    return stop if known and isinstance(stop, str) else None
+    if isinstance(stop, str) and stop in call.stop and judge.allows(stop):
+        return stop
+    return None
 
 
 class ChoiceBase:
