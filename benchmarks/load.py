@@ -227,7 +227,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         policy = folder / "load.yaml"
         tiers = "" if options.models else _PATTERNS_ONLY
         policy.write_text(_POLICY.format(base=options.policy, tiers=tiers), encoding="utf-8")
-        rig = Rig()
+        rig = Rig(awake=not options.asleep)
         url = await rig.start()
         arms = {name: stack.enter_context(arm(name, url, policy)) for name in ARMS}
         await healthy(arms["moderated"])
@@ -259,6 +259,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=0, help="for the memory run")
     parser.add_argument("--policy", default="default")
     parser.add_argument("--models", action="store_true", help="its score models, too")
+    parser.add_argument(
+        "--asleep", action="store_true", help="let the other side sleep while it waits"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()

@@ -1,8 +1,10 @@
 """One call of the engine's application, with its answer taken in, judged and let out.
 
-The engine runs in the very task and context of the request (so that context variables reach it),
-inside a cancel scope: when the client hangs up, or when nothing more of the answer may go out, the
-engine first sees a disconnect, as from any server, and is then cancelled.
+The engine runs in a task of its own, in a copy of the request's context (so that context variables
+reach it), inside a cancel scope: when the client hangs up, or when nothing more of the answer may
+go out, the engine first sees a disconnect, as from any server, and is then cancelled. A task of its
+own, because a coroutine that wakes is reached through every one that awaits it: the ten that lead
+here would be walked, there and back, for every token.
 
 Where the prompt is still being judged, the engine's first word has to wait; so nothing of its
 answer is read, kept or shown before the verdict, and a refusal takes the answer's place.
@@ -16,7 +18,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -34,7 +36,7 @@ from prism.http.errors import (
     send_json,
 )
 from prism.http.family import Call, Family, StreamFilter
-from prism.http.heads import OURS, passed, require_utf8
+from prism.http.heads import forwarded, passed, require_utf8
 from prism.http.judge import Judge, may_end
 from prism.http.pool import INLINE, Pool
 from prism.http.sse import Event, Reader
@@ -88,7 +90,6 @@ class Exchange:
         refuse: Callable[[Send], Awaitable[None]],
     ) -> None:
         self._app = app
-        self._scope = scope
         self._outer_receive = receive
         self._outer_send = send
         self._send_own = send_own  # for answers that the engine has no part in
@@ -102,9 +103,11 @@ class Exchange:
         self._admission = admission if admission is not None and not admission.settled else None
         self._refuse = refuse
         self._body: bytes | None
-        self._body, self._content_type = codec_of(family).render(call.body)
+        self._body, content_type = codec_of(family).render(call.body)
+        self._inner = forwarded(scope, content_type, len(self._body))
         self._gone = asyncio.Event()  # the engine is told so
         self._stopped = anyio.CancelScope()
+        self._calling = anyio.CancelScope()  # the engine, in its own task
         self._reaper: asyncio.TimerHandle | None = None
         self._started = False  # our answer's head is out
         self._complete = False  # our answer is out
@@ -122,12 +125,14 @@ class Exchange:
         """Call the engine and answer the client."""
         # Not in a task group: to end one takes longer than to judge a short answer.
         watch = asyncio.create_task(self._watch())
+        engine = asyncio.create_task(self._call_engine())
         admit: asyncio.Task[None] | None = None
         try:
             with self._stopped:
                 if self._admission is not None:
                     admit = asyncio.create_task(self._admit(self._admission))
-                failure = await self._call_engine()
+                await asyncio.wait((engine,))
+                failure = engine.result()
                 if self._admission is not None:  # nor is what went wrong told before the verdict
                     if isinstance(failure, ClientGone) and not self._admission.settled:
                         failure = _OUTWAITED
@@ -137,14 +142,21 @@ class Exchange:
             watch.cancel()
             if self._reaper is not None:
                 self._reaper.cancel()
+            left: list[asyncio.Task[Any]] = []
+            if not engine.done():
+                self._calling.cancel()
+                left.append(engine)
             if admit is not None:  # perhaps in a thread, which works on until it is done
                 admit.cancel()
+                left.append(admit)
+            if left:
                 with anyio.CancelScope(shield=True):
-                    await asyncio.wait((admit,))
+                    await asyncio.wait(left)
 
     async def _call_engine(self) -> Exception | None:
         try:
-            await self._app(self._forwarded(), self._receive, self._send)
+            with self._calling:
+                await self._app(self._inner, self._receive, self._send)
         except (ClientGone, HttpError) as error:  # the proxy's words
             return error
         except Exception as error:
@@ -177,26 +189,6 @@ class Exchange:
             admission.tell()
 
     # The engine's side
-
-    def _forwarded(self) -> Scope:
-        dropped = {
-            b"content-length", b"transfer-encoding", b"content-type", b"content-encoding",
-            b"accept-encoding", b"expect", b"range", b"if-range",
-        }  # fmt: skip
-        kept = [
-            (bytes(key), bytes(value))
-            for key, value in self._scope.get("headers", ())
-            if key.lower() not in dropped and not key.lower().startswith(OURS)
-        ]
-        kept += [
-            (b"content-type", self._content_type),
-            (b"content-length", str(len(self._body or b"")).encode()),
-            (b"accept-encoding", b"identity"),
-        ]
-        # Extensions let an application answer past ``send`` (a file by name, say); a query is no
-        # part of these APIs.
-        changes = {"headers": kept, "query_string": b"", "extensions": {}}
-        return {**self._scope, **changes}
 
     async def _receive(self) -> Message:
         if self._body is not None:

@@ -1,15 +1,23 @@
-"""The head of an engine's answer: which of its headers go out with what was released of it."""
+"""What of a request's head reaches the engine, and what of the engine's goes out."""
 
 from __future__ import annotations
 
 from collections.abc import Container
 
-from prism.http.asgi import RawHeaders
+from prism.http.asgi import RawHeaders, Scope
 from prism.http.errors import UpstreamShape
 from prism.http.judge import Judge
 
 OURS = b"x-prism-"
 """What only this server's own headers begin with."""
+
+_AFRESH = frozenset(
+    {
+        b"content-length", b"transfer-encoding", b"content-type", b"content-encoding",
+        b"accept-encoding", b"expect", b"range", b"if-range",
+    }
+)  # fmt: skip
+# Of a request: its body is written anew, and its answer has to be readable and whole.
 
 _DROPPED = frozenset(
     {
@@ -28,6 +36,25 @@ _PLAIN = frozenset(
 )  # fmt: skip
 # What servers write of themselves. Others may quote an answer.
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
+
+
+def forwarded(scope: Scope, content_type: bytes, size: int) -> Scope:
+    """Return the scope that the engine sees, for a body of ``size`` bytes.
+
+    Extensions let an application answer past ``send`` (a file by name, say), and a query is no part
+    of these APIs: neither is passed on.
+    """
+    head = [
+        (bytes(key), bytes(value))
+        for key, value in scope.get("headers", ())
+        if key.lower() not in _AFRESH and not key.lower().startswith(OURS)
+    ]
+    head += [
+        (b"content-type", content_type),
+        (b"content-length", str(size).encode()),
+        (b"accept-encoding", b"identity"),
+    ]
+    return {**scope, "headers": head, "query_string": b"", "extensions": {}}
 
 
 def passed(head: RawHeaders, judge: Judge, without: Container[bytes]) -> RawHeaders:

@@ -16,6 +16,9 @@ LINGER = 0.05
 """Seconds between a hang-up and ours. A stream is often over a few bytes after the client has all
 of it, and a stream read to its end leaves a connection that can be used again."""
 
+_LOOKS = 4
+# at a client, within the time that it may take nothing
+
 _HOP_BY_HOP = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
@@ -94,19 +97,23 @@ class _Relay:
     def __init__(self, upstream: Upstream, send: Send) -> None:
         self._upstream = upstream
         self._send = send
-        self._sending: float | None = None  # since when
+        self._pieces = 0  # that were passed on, or are on their way
+        self._sending = False
         self.started = False
         self.stalled = False
 
     async def watch(self, scope: anyio.CancelScope) -> None:
         """Give up a client that takes nothing while the upstream waits.
 
-        One look now and then, because a timer for every piece costs more than passing it on.
+        One look now and then, because a timer for every piece costs more than passing it on, and
+        so does a look at the clock.
         """
-        idle = self._upstream.timeouts.idle
+        looks, seen = 0, -1
         while True:
-            await anyio.sleep(idle / 4)
-            if self._sending is not None and anyio.current_time() - self._sending > idle:
+            await anyio.sleep(self._upstream.timeouts.idle / _LOOKS)
+            looks = looks + 1 if self._sending and self._pieces == seen else 0
+            seen = self._pieces
+            if looks == _LOOKS:
                 self.stalled = True
                 scope.cancel()
 
@@ -137,12 +144,13 @@ class _Relay:
         )
 
     async def _pass(self, message: Message) -> None:
-        self._sending = anyio.current_time()
+        self._pieces += 1
+        self._sending = True
         try:
             await self._send(message)
         except OSError:  # a server's word for a client that has gone
             raise ClientGone from None
-        self._sending = None
+        self._sending = False
 
 
 async def _read(receive: Receive) -> bytes:
