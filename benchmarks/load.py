@@ -1,15 +1,18 @@
 """What moderation costs a proxy under load: throughput, latency per chunk, memory.
 
-    python benchmarks/load.py [--streams 200] [--tokens 200] [--rounds 5] [--pace 0.05]
-                              [--requests 0] [--policy default] [--models] [--json FILE]
+    python benchmarks/load.py [--streams 200] [--tokens 200] [--rounds 5] [--pace 0.05 0.01 …]
+                              [--requests 0] [--asleep] [--policy default] [--models] [--json FILE]
 
 Two proxies, alike but for the moderation, stand in front of one simulated engine; rounds alternate
 between them and the order of each pair alternates too. Every byte that a client gets is checked:
 each stream says its own name over and over, and every eighth holds a phrase that must not pass.
 
-fast:   an engine as fast as the proxy; one token of every stream, then the next
+paced:  a token of every stream each ``--pace`` seconds, whether the last ones have arrived or not,
+        as an engine makes them; what a chunk waits for is measured here, and what a proxy can take,
+        where the pace is too much for it
+fast:   an engine that waits for the proxy; one token of every stream, and when nine tenths have
+        arrived the next. Nothing coalesces, so this is what a chunk costs at most
 flood:  each answer at once, in one piece: what coalesces, coalesces
-paced:  a token of every stream each ``--pace`` seconds; what a chunk waits for is measured here
 
 ``--requests 100000`` runs so many short requests through the moderated proxy and shows its memory.
 """
@@ -233,10 +236,11 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         await healthy(arms["moderated"])
         load = Load(rig, arms, options)
         for mode in options.modes:
-            pace = options.pace if mode == "paced" else None
-            rounds = options.rounds
-            figures[mode] = await load.compare(pace=pace, flood=mode == "flood", rounds=rounds)
-            note(mode, figures[mode])
+            for pace in options.pace if mode == "paced" else [None]:
+                name = mode if pace is None else f"{mode}, {pace:g} s"
+                rounds = options.rounds
+                figures[name] = await load.compare(pace=pace, flood=mode == "flood", rounds=rounds)
+                note(name, figures[name])
         if options.requests:
             figures["memory"] = await load.memory(options.requests)
             note("memory", figures["memory"])
@@ -254,8 +258,10 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=200, help="at once")
     parser.add_argument("--tokens", type=int, default=200, help="per answer")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pace", type=float, default=0.1, help="seconds per token, when paced")
-    parser.add_argument("--modes", nargs="*", default=["fast", "flood", "paced"])
+    parser.add_argument(
+        "--pace", type=float, nargs="+", default=[0.05, 0.01], help="seconds per token, when paced"
+    )
+    parser.add_argument("--modes", nargs="*", default=["paced", "fast", "flood"])
     parser.add_argument("--requests", type=int, default=0, help="for the memory run")
     parser.add_argument("--policy", default="default")
     parser.add_argument("--models", action="store_true", help="its score models, too")
