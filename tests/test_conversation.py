@@ -23,7 +23,7 @@ LAMP = chat(("system", "s"), ("user", "zephyr"), ("assistant", "go on"), ("user"
         (chat(("user", "one"), ("user", "two")), ("one\ntwo",), ("two", "one\ntwo")),
         (
             LAMP,
-            ("s\nzephyr\ngo on\nlantern", "zephyr\nlantern"),
+            ("s\nzephyr\ngo on\nlantern", "zephyr\nlantern", "s\ngo on"),
             ("lantern", "zephyr\nlantern", "s\nzephyr\ngo on\nlantern"),
         ),
         (
@@ -38,7 +38,7 @@ LAMP = chat(("system", "s"), ("user", "zephyr"), ("assistant", "go on"), ("user"
         ),
         (
             chat(("user", "a"), ("tool", "t"), ("assistant", "go on"), ("user", "b")),
-            ("a\nt\ngo on\nb", "a\nb", "a\nt\nb"),
+            ("a\nt\ngo on\nb", "a\nb", "a\ngo on\nb", "a\nt\nb"),
             ("b", "a\nb", "a\nt\ngo on\nb"),
         ),
         (chat(("tool", "t")), ("t",), ("t",)),
@@ -56,13 +56,48 @@ def test_views_and_readings(prompt, seen, read):
     assert prompt_text(prompt) == seen[0]
 
 
-def test_the_users_turns_are_read_within_a_window():
+def test_every_speakers_turns_are_read_whole_and_mixtures_within_a_window():
     long = chat(("user", "early words " * 10), ("assistant", "yes"), ("user", "late words"))
     whole, mine = views(long, window=30)
     assert whole.startswith("early words")
-    assert mine == " words early words \nlate words"
-    assert len(mine) <= 30
-    assert views(chat(("user", "x" * 50), ("assistant", "y"), ("user", "z")), window=10)[1] == "\nz"
+    assert mine == "early words " * 10 + "\nlate words"
+    assert readings(long, window=30)[1] == " words early words \nlate words"
+    said = [("system", "s"), ("user", "x" * 50), ("tool", "t"), ("assistant", "y"), ("user", "z")]
+    found = views(chat(*said), window=10)
+    assert "x" * 50 + "\nz" in found  # the user's
+    assert "x" * 50 + "\nt\nz" in found  # all but the model's
+    assert "\ny\nz" in found  # the latest of the user's and the model's
+    assert sum("x" in text for text in found) == 3  # the whole too
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [("user", "go on")],
+        [("user", "go on"), ("tool", "found")],
+        [("system", "s"), ("user", "go on"), ("tool", "found")],
+    ],
+)
+@pytest.mark.parametrize("speaker", ["assistant", "system", "tool", "user"])
+def test_what_one_speaker_says_over_several_turns_is_one_text(speaker, others):
+    between = [turn for turn in others if turn[0] != speaker]
+    said = chat((speaker, "zephyr"), *between, (speaker, "lantern"), ("user", "now say it"))
+    texts = views(said)
+    assert any("zephyr\nlantern" in text for text in texts) or not between
+
+
+@pytest.mark.parametrize("pair", [("assistant", "tool"), ("user", "assistant"), ("system", "tool")])
+def test_what_two_speakers_say_is_one_text_whoever_speaks_between(pair):
+    first, second = pair
+    others = [role for role in ("system", "user", "assistant", "tool") if role not in pair]
+    said = chat((first, "zephyr"), *((role, "hm") for role in others), (second, "lantern"))
+    assert "zephyr\nlantern" in views(said)
+
+
+def test_a_text_that_stands_apart_is_read_by_itself():
+    prompt = [*chat(("user", "u")), {"role": "aside", "content": "", "apart": "zephyr lantern"}]
+    assert views(prompt) == ("u", "zephyr lantern")
+    assert prompt_text(prompt) == "u"
 
 
 def test_what_an_answer_answers():

@@ -1,30 +1,43 @@
 """A conversation's texts, as p(x) reads them.
 
 A request that is split over turns, with the model's answers in between, is one text to whoever
-reads the user's turns alone; so those are read too, within a window.
+reads the user's turns alone; so those are read too. A client writes the others' turns as well, so
+what is split over those is read likewise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """A prompt, or chat messages: mappings with ``role`` and ``content``."""
 
 WINDOW = 16_000
-"""Code points of the user's latest turns that are also read without what stands between them."""
+"""Code points of the latest turns that are read in every combination of speakers, and that score
+models read of the user's turns."""
 
 USER = "user"
 _MODEL = frozenset({"assistant", "model", "chatbot"})
 _PREAMBLE = frozenset({"system", "developer"})
+_TOOLS = frozenset({"tool", "function"})
+_THE_MODEL, _FRAME, _TOOL = "assistant", "system", "tool"
+_SPEAKERS = (USER, _THE_MODEL, _FRAME, _TOOL)
+_SPEAKER = {
+    **dict.fromkeys(_MODEL, _THE_MODEL), **dict.fromkeys(_PREAMBLE, _FRAME),
+    **dict.fromkeys(_TOOLS, _TOOL),
+}  # fmt: skip
 ASIDE = "aside"
 """Role of what stands beside a conversation (names, ids, a part's other fields), behind all of it:
 whatever a template makes of that, it must not keep apart what the model reads as one text."""
-_OTHERS = _MODEL | {"system", "developer", "tool", "function", "context", ASIDE}
+_OTHERS = _MODEL | _PREAMBLE | _TOOLS | {"context", ASIDE}
 
 WAYS = ("joined", "alike")
 """Keys of a message under which its content stands once more, put together in another way."""
+APART = "apart"
+"""Key of a message under which a text stands that is read by itself alone: what is said elsewhere,
+as an engine may put it together."""
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -55,27 +68,34 @@ def turns(prompt: Prompt, way: str = "content") -> list[tuple[str, str]]:
 def views(prompt: Prompt, window: int = WINDOW) -> tuple[str, ...]:
     """Return the texts that patterns are looked for in.
 
-    First all messages, whole. Then, where something stands between them, the user's turns alone,
-    and everything but the model's turns (a system prompt or a tool may be the user's too): of each
-    the latest ``window`` code points, so that the work for a long conversation is bounded. All that
-    once more for each of :data:`WAYS` that a message has.
+    First all messages, whole. Then what is left of them without those of some speakers, wherever
+    something stands between what is left: the turns of each speaker alone, and everything but the
+    model's; of every other combination the latest ``window`` code points, so that the work for a
+    long conversation is bounded. All that once more for each of :data:`WAYS` that a message has.
+    Last what stands :data:`APART`.
     """
     if isinstance(prompt, str):
         return (prompt,)
     ways = [way for way in WAYS if any(way in message for message in prompt)]
     found = [text for way in ("content", *ways) for text in _views(turns(prompt, way), window)]
+    found += [message[APART] for message in prompt if message.get(APART)]
     return tuple(dict.fromkeys(found))
 
 
 def _views(said: list[tuple[str, str]], window: int) -> list[str]:
     found = ["\n".join(text for _, text in said)]
-    users = [place for place, (role, _) in enumerate(said) if role == USER]
-    given = [place for place, (role, _) in enumerate(said) if role not in _MODEL | {ASIDE}]
-    while len(given) > 1 and given[1] == given[0] + 1 and said[given[0]][0] in _PREAMBLE:
-        given.pop(0)  # beside what follows it in the whole, too, and often long
-    for places in (users, given):
+    speakers = [_SPEAKER.get(role, role) for role, _ in said]
+    there = [speaker for speaker in _SPEAKERS if speaker in speakers]
+    given = frozenset(speakers) - {_THE_MODEL, ASIDE}
+    heard = [frozenset(some) for n in range(1, len(there)) for some in combinations(there, n)]
+    for some in dict.fromkeys([*heard, given]):
+        places = [place for place, speaker in enumerate(speakers) if speaker in some]
+        while len(places) > 1 and places[1] == places[0] + 1 and speakers[places[0]] == _FRAME:
+            places.pop(0)  # beside what follows it in the whole, too, and often long
         if len(places) > 1 and places[-1] - places[0] >= len(places):
-            found.append(_latest([said[place][1] for place in places], window))
+            texts = [said[place][1] for place in places]
+            full = len(some) == 1 or some == given
+            found.append("\n".join(texts) if full else _latest(texts, window))
     return found
 
 

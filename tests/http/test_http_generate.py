@@ -214,6 +214,8 @@ def test_usage_of_a_stream_that_was_cut(base: str, upstream: Upstream) -> None:
         ({"sampling_params": {"tomorrows": "x"}}, "sampling_params.tomorrows"),
         ({"sampling_params": {"prism_policy": "x"}}, "prism_policy"),
         ({"features": {"mm_hashes": {}}}, "features"),
+        ({"content_parts": [{"type": "image_url", "url": "data:image/png;base64,AA", "uuid": "x"}]},
+         "content_parts.content[0].uuid"),
         ({"kv_transfer_params": {"a": 1}}, "kv_transfer_params"),
         ({"return_token_ids": True}, "return_token_ids"),
     ],
@@ -226,7 +228,7 @@ def test_what_is_refused(base: str, more: Any, param: str) -> None:
 
 
 def test_texts_beside_the_ids_are_judged(base: str) -> None:
-    parts = [{"type": "image_url", "url": "data:image/png;base64,AAAA", "uuid": "zephyr lantern"}]
+    parts = [{"type": "image_url", "url": "data:image/png;base64,AAAA", "note": "zephyr lantern"}]
     for more in (
         {"content_parts": parts},
         {"sampling_params": {"structured_outputs": {"choice": ["zephyr lantern"]}}},

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ollama
 import pytest
+from asgi_client import until_live
 from chunking import FEW, PLACES, TEXTS, in_any_chunks
-from house import MESSAGE
+from house import FAST, MESSAGE
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import http
 from upstream import Upstream
 
 from prism.config import Settings
+from prism.http import PrismMiddleware
 from prism.http.dialect import LineReader
 from prism.http.errors import UpstreamShape
 from prism.http.inprocess import call
@@ -321,3 +324,33 @@ async def test_any_chunking_of_the_bytes_gives_the_same_text_and_no_leak(
     if crlf:
         raw = raw.replace(b"\n", b"\r\n\n")
     await in_any_chunks(settings, raw, pieces, places, ask, kind=LINES)
+
+
+@pytest.mark.parametrize("action", ["redact", "block"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_numbers_in_a_tools_arguments_are_judged_as_text(
+    tmp_path: Path, stream: bool, action: str
+) -> None:
+    """Arguments are objects here: what the other APIs write as text is a number in them."""
+    policy = tmp_path / "cards.yaml"
+    rule = f"{{id: cards, category: prv, stages: [output], pii: [card], action: {action}}}"
+    policy.write_text(f"prism: 1\nid: cards\nmessages: {{en: No.}}\nrules:\n  - {rule}\n")
+    upstream = Upstream()
+    made = {"function": {"name": "pay", "arguments": {"to": 4242424242424242, "of": [5, True]}}}
+    rows = [chat_line("", tool_calls=[made]), chat_end()]
+    name = say_either(upstream, "pay", stream, rows, chat_end(tool_calls=[made]))
+    app = PrismMiddleware(upstream.app, settings=Settings.for_policy(policy), timing=FAST)
+    await until_live(app)
+    try:
+        body = {"model": name, "messages": ASK, "stream": stream}
+        reply = await call(app, "POST", "/api/chat", body, patience=60)
+    finally:
+        await app.selftest.stop()
+    assert b"4242" not in reply.body
+    said = [json.loads(line) for line in reply.body.splitlines()]
+    calls = [one["function"] for row in said for one in row["message"].get("tool_calls", ())]
+    if action == "redact":
+        assert calls == [{"name": "pay", "arguments": {"to": "[redacted]", "of": [5, True]}}]
+    else:
+        assert calls == []
+        assert said[-1]["done_reason"] == "content_filter"

@@ -155,7 +155,6 @@ def test_logprobs_follow_the_text(client: openai.OpenAI, upstream: Upstream) -> 
                     "parameters": {}}]},
         {"text": {"format": {"type": "json_schema", "name": "x",
                              "schema": {"const": "zephyr lantern"}}}},
-        {"previous_input_messages": [{"role": "user", "content": "zephyr lantern"}]},
     ],
 )  # fmt: skip
 def test_a_prompt_is_judged_in_every_shape(
@@ -316,6 +315,7 @@ def test_an_error_inside_a_stream(
         {"request_id": "resp_1"},
         {"prompt": {"id": "x"}},
         {"conversation": "conv_1"},
+        {"previous_input_messages": [{"role": "user", "content": "hello"}]},
         {"tools": [{"type": "web_search"}]},
         {"tools": 5},
         {"store": "yes"},
@@ -392,7 +392,7 @@ def test_an_engine_that_gives_an_id_twice_is_not_trusted(
 
 
 def test_a_stored_response_belongs_to_its_tenant(settings: Settings) -> None:
-    stored = Stored(per_tenant=2, chars=1_000)
+    stored = Stored(per_tenant=2, chars=3_000)
     guests = {
         name: Guest(name, Moderator(settings.policy), Reading(400, 1, "proxy"), 1_000)
         for name in ("one", "two")
@@ -424,7 +424,9 @@ def test_a_stored_response_belongs_to_its_tenant(settings: Settings) -> None:
         turn("one", "resp_e", "x" * 395, previous="resp_d")
     turn("two", "resp_f", "x" * 300)
     turn("two", "resp_g", "x" * 300)
-    assert [known("one", f"resp_{key}") for key in "cd"] == [False, False]
+    # Whoever holds most makes room, and nobody else.
+    assert [known("one", f"resp_{key}") for key in "cd"] == [True, True]
+    assert [known("two", f"resp_{key}") for key in "fg"] == [False, True]
     stricter = Guest("two", Moderator(settings.policy), Reading(400, 1, "proxy"), 1_000)
     turn("two", "resp_h", "marzipan gasket")  # as if the policy had changed since
     shown, text = stored.answer("GET", "/v1/responses/resp_h", stricter)
@@ -557,3 +559,18 @@ def test_usage_is_the_engines(client: openai.OpenAI, upstream: Upstream) -> None
     name = upstream.say("usage", stream=vllm([("message", ["ok"])]))
     _, final = streamed(client, name)
     assert json.loads(final.usage.to_json()) == USAGE
+
+
+def test_pictures_that_are_kept_count_as_well(settings: Settings) -> None:
+    stored = Stored(chars=10_000)
+    guest = Guest("one", Moderator(settings.policy), Reading(400, 1, "proxy"), 1_000)
+    picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 6_000}
+    for name in ("resp_a", "resp_b"):
+        body = {"input": [{"type": "message", "role": "user", "content": [picture]}]}
+        call = Call(body, [{"role": "user", "content": "hello"}], False, 1, "m")
+        stored.join(call, guest)
+        assert call.keep is not None
+        call.keep(whole([("message", ["fine"])], name))
+    with pytest.raises(NotFound):
+        stored.answer("GET", "/v1/responses/resp_a", guest)
+    assert stored.answer("GET", "/v1/responses/resp_b", guest)[1] == "fine"

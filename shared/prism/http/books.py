@@ -135,13 +135,11 @@ class Books:
         users = [message["content"] for message in prompt if message.get("role") == "user"]
         if users:
             texts["last_user"] = keys.fingerprint_of(users[-1])
-        would = {"would": str(decision.would)} if decision.would is not decision.action else {}
         return {
             "event": event,
             "family": family,
             "outcome": outcome,
             **facts,
-            **would,
             "rules": [_finding(finding) for finding in decision.findings],
             "texts": {**texts, **answers},
         }

@@ -6,14 +6,16 @@ that a field that an engine learns tomorrow is judged today.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from prism.conversation import ASIDE, WAYS
 from prism.http.errors import BadRequest, TooLarge
 from prism.http.family import Call, Reading
+from prism.http.refused import refuse_unsafe as refuse_unsafe
 from prism.http.templates import raw_messages
+from prism.http.written import apart, loaded, neighbours, seams, written
+from prism.http.written import strings as strings
 
 CONTROLS = frozenset(
     {
@@ -27,22 +29,17 @@ CONTROLS = frozenset(
 
 _EFFORTS = (None, "none", "minimal", "low", "medium", "high", "xhigh", "max")
 
-_REFUSED = {
-    "prompt_embeds": "embeddings in place of text can't be judged",
-    "chat_template": "a template sent by a client can put any text together",
-    "kv_transfer_params": "a prompt computed elsewhere can't be judged",
-    "ec_transfer_params": "inputs encoded elsewhere can't be judged",
-    "return_token_ids": "token ids would show text that is held back; ask for logprobs instead",
-    "return_tokens_as_token_ids": "token ids would show text that is held back",
-    "return_prompt_text": "the rendered prompt is not part of what is judged",
-    "prompt_logprobs": "the engine's guesses inside the prompt are not judged",
-    "extra_args": "arguments for engine extensions are the operator's to set",
-}
+BILLING = "x-anthropic-billing-header"
+"""What begins with it vLLM leaves out of a system prompt, and its neighbours then meet."""
 _READ_PARTS = frozenset({"text", "input_text", "output_text", "refusal", "thinking"})
 _UNREAD_PARTS = {
     "image_url": "image", "input_image": "image", "image": "image",
     "audio_url": "audio", "input_audio": "audio", "video_url": "video", "video": "video",
 }  # fmt: skip
+_EMBEDDED = ("uuid", "prompt_embeds", "image_embeds", "audio_embeds", "video_embeds", "image_pil")
+_OTHER_MEDIA = (*_EMBEDDED, *_UNREAD_PARTS)
+"""Fields by which vLLM tells what a part is, whatever its type says, where it has a ``uuid``: the
+name of media in a cache that all clients share."""
 _MEDIA = ("data:image/", "data:audio/", "data:video/")
 _ROLES = frozenset(
     {"user", "assistant", "system", "developer", "tool", "function", "model", "chatbot"}
@@ -50,111 +47,26 @@ _ROLES = frozenset(
 _HEAD = 256  # characters that stand right behind a role
 
 
-def refuse_unsafe(body: dict[str, Any], engine: str) -> None:
-    """Raise :class:`BadRequest` if the request asks for what moderation can't cover."""
-    for prefix, place in _places(body):
-        for key, why in _REFUSED.items():
-            if _asked(place, key):
-                raise BadRequest(
-                    f"{prefix + key!r} is not available on a moderated server: {why}",
-                    param=prefix + key,
-                    code="not_moderated",
-                )
-    if _asked(body, "use_beam_search"):
-        raise BadRequest(
-            "beam search is not available on a moderated server: it bypasses the token layer",
-            param="use_beam_search",
-            code="not_moderated",
-        )
-    _refuse_policy_choice(body)
-    if engine == "vllm":
-        _refuse_for_vllm(body)
-    if engine != "vllm":
-        _refuse_llguidance(body)
+def context(
+    body: dict[str, Any], known: frozenset[str], said: Sequence[dict[str, str]] = ()
+) -> list[dict[str, str]]:
+    """Return all text outside ``known`` keys and controls: tools, schemas, documents, more.
 
-
-def _places(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return where a request can ask for something: vLLM's own arguments become ``extra_args``."""
-    below = body.get("vllm_xargs")
-    return [("", body), *([("vllm_xargs.", below)] if isinstance(below, dict) else [])]
-
-
-def _asked(body: dict[str, Any], key: str) -> bool:
-    value = body.get(key)
-    return value is not None and value is not False  # 0 asks for something
-
-
-def _refuse_for_vllm(body: dict[str, Any]) -> None:
-    # vLLM's own objections come too late for a status: a stream has begun with 200 by then.
-    budget = body.get("thinking_token_budget")
-    if budget is not None and budget != -1:
-        raise BadRequest(
-            "'thinking_token_budget' is not available on a moderated server: it forces tokens "
-            "after the policy was applied",
-            param="thinking_token_budget",
-            code="not_moderated",
-        )
-    asked = body.get("logprobs")
-    if body.get("echo") is True and "prompt" in body and isinstance(asked, int) and asked > 0:
-        raise BadRequest(
-            "'echo' with alternatives in 'logprobs' is not available on a moderated server: it "
-            "shows the engine's guesses inside the prompt; logprobs: 0 is",
-            param="logprobs",
-            code="not_moderated",
-        )
-
-
-def _refuse_policy_choice(body: dict[str, Any]) -> None:
-    for prefix, place in _places(body):
-        for key in place:
-            if key.strip().lower().replace("-", "_").startswith("prism"):
-                raise BadRequest(
-                    f"{prefix}{key[:64]} can't be set by a client: the operator chooses the policy",
-                    param=prefix + key[:64],
-                    code="policy_not_yours",
-                )
-
-
-def _refuse_llguidance(body: dict[str, Any]) -> None:
-    # A llama.cpp server built without llguidance aborts on such a grammar, with every request
-    # that it is serving.
-    for key, value in body.items():
-        if "grammar" in key or key in ("response_format", "structured_outputs"):
-            for text in strings(value):
-                if "%llguidance" in text:
-                    raise BadRequest(
-                        "grammars for llguidance are not accepted here",
-                        param=key,
-                        code="unsupported_grammar",
-                    )
-
-
-def strings(value: Any) -> Iterator[str]:
-    """Yield every string in a JSON value, keys included, in reading order."""
-    stack = [value]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, str):
-            if node:
-                yield node
-        elif isinstance(node, list):
-            stack.extend(reversed(node))
-        elif isinstance(node, dict):
-            for key, below in reversed(node.items()):
-                stack.append(below)
-                stack.append(key)
-
-
-def context(body: dict[str, Any], known: frozenset[str]) -> list[dict[str, str]]:
-    """Return all text outside ``known`` keys and controls as one message: tools, schemas, more."""
-    texts = [
-        text
+    One message has it in the client's order. What engines may make of it, beside the messages
+    ``said``, stands apart.
+    """
+    fields = {
+        key: value
         for key, value in body.items()
         if key not in known and key not in CONTROLS
         if key != "reasoning_effort" or value not in _EFFORTS  # which templates may write out
-        for text in strings(value)
-    ]
-    return [{"role": "context", "content": "\n".join(texts)}] if texts else []
+    }
+    texts = [text for value in fields.values() for text in strings(value)]
+    if not texts:
+        return []
+    ways, ends = written(fields)
+    others = apart([*ways, *seams(ends, neighbours(said))])
+    return [{"role": "context", "content": "\n".join(texts)}, *others]
 
 
 class Messages:
@@ -168,11 +80,14 @@ class Messages:
         self.unread: set[str] = set()
         self._said: list[dict[str, str]] = []
         self._asides: list[dict[str, str]] = []
+        self._fields: list[dict[str, Any]] = []
+        self._meeting: list[str] = []
 
     @property
     def flat(self) -> list[dict[str, str]]:
         """What p(x) judges."""
-        return self._said + self._asides
+        others = written({"": self._fields})[0] if self._fields else []
+        return self._said + self._asides + apart([*others, *self._meeting])
 
     def add_all(self, value: Any, where: str) -> None:
         """Read a conversation. Raises :class:`BadRequest` that names the place."""
@@ -190,12 +105,9 @@ class Messages:
             raise BadRequest(f"{where}.role must be a string", param=where, code="invalid_type")
         texts = self._content(value.get("content"), f"{where}.content")
         self.say(role, *texts)
-        self.beside(
-            text
-            for key, below in value.items()
-            if key not in ("role", "content")
-            for text in (*strings(below), *decoded(below))
-        )
+        rest = {key: v for key, v in value.items() if v and key not in ("role", "content")}
+        if rest:
+            self.fields(rest, "\n".join(texts))
 
     def say(self, role: str, *texts: str, alike: Sequence[str] = ()) -> None:
         """Add a message. Templates differ in what they put between texts, a line break or nothing.
@@ -207,7 +119,14 @@ class Messages:
             self.beside([f"{role}\n{content[:_HEAD]}"])
         if not content:
             return
+        left_out = role == "system" and any(text.startswith(BILLING) for text in texts)
+        if left_out:
+            self._meeting += [joined, apart]
+            told = [_without_billing(text) for text in texts]
+            joined, apart = "\n".join(told), "".join(told)
         first, *turns = raw_messages(content, role)
+        if left_out and not joined:
+            first[WAYS[0]] = ""
         for way, text in zip(WAYS, (joined, apart), strict=True):
             if text not in ("", content, first.get(WAYS[0])):
                 first[way], *more = (message["content"] for message in raw_messages(text, role))
@@ -219,6 +138,20 @@ class Messages:
         text = "\n".join(text for text in texts if text)
         if text:
             self._asides.append({"role": ASIDE, "content": text})
+
+    def fields(self, given: dict[str, Any], content: str = "") -> None:
+        """Add other fields of a message or a part, which may be written beside its ``content``."""
+        self.beside(text for below in given.values() for text in (*strings(below), *decoded(below)))
+        told = self.orders(given)
+        if content:
+            self._meeting += seams(written(told)[1], [content])
+
+    def orders(self, given: Any) -> dict[str, Any]:
+        """Have fields that are judged already judged in other orders, too; return them as read."""
+        fields = given if isinstance(given, dict) else {"": given}
+        told = {key: loaded(key, below) for key, below in fields.items()}
+        self._fields.append(told)
+        return told
 
     def _content(self, content: Any, where: str) -> list[str]:
         if content is None:
@@ -247,6 +180,14 @@ class Messages:
         kind = part.get("type")
         if not isinstance(kind, str):
             raise BadRequest(f"{where}.type must be a string", param=where, code="invalid_type")
+        for key in _OTHER_MEDIA if kind in _READ_PARTS else _EMBEDDED:
+            if part.get(key) is not None:
+                raise BadRequest(
+                    f"{where}.{key} is not available on a moderated server in a part of type "
+                    f"{kind[:64]!r}: an engine could read the part as another",
+                    param=f"{where}.{key}",
+                    code="not_moderated",
+                )
         field = None
         if kind in _READ_PARTS:
             field = kind if kind in ("refusal", "thinking") else "text"
@@ -262,14 +203,22 @@ class Messages:
                 param=where,
                 code="not_moderated",
             )
-        self.beside(
-            text
-            for key, value in part.items()
-            if key not in ("type", field)
-            for text in strings(value)
-            if not _is_media(kind, key, text)
-        )
-        return part[field] if field is not None else None
+        said = part[field] if field is not None else None
+        rest = {key: _without_media(kind, key, value) for key, value in part.items()}
+        rest = {key: value for key, value in rest.items() if value and key not in ("type", field)}
+        if rest:
+            self.fields(rest, said or "")
+        return said
+
+
+def _without_billing(text: str) -> str:
+    """Return a system text without the line that vLLM takes out of it."""
+    return text.partition("\n")[2] if text.startswith(BILLING) else text
+
+
+def _without_media(kind: str, key: str, value: Any) -> list[str]:
+    """Return the strings of a part's field that are text."""
+    return [text for text in strings(value) if not _is_media(kind, key, text)]
 
 
 def _is_media(kind: str, key: str, text: str) -> bool:
@@ -288,10 +237,8 @@ def decoded(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         for key, below in value.items():
             if key == "arguments" and isinstance(below, str):
-                try:
-                    yield from strings(json.loads(below))
-                except (ValueError, RecursionError):
-                    continue
+                if (arguments := loaded(key, below)) is not below:
+                    yield from strings(arguments)
             elif isinstance(below, dict | list):
                 yield from decoded(below)
 

@@ -17,7 +17,7 @@ from prism.http.families.choices import FILTERED
 from prism.http.families.responses_items import texts_of
 from prism.http.families.responses_writer import message_item
 from prism.http.family import Call, Json
-from prism.http.prompts import check_length
+from prism.http.prompts import check_length, strings
 from prism.http.routes import STORED
 from prism.http.tenancy import Guest
 
@@ -35,12 +35,12 @@ class _Record:
 
 
 class Stored:
-    """The responses of one server, the oldest given up first."""
+    """The responses of one server. A tenant's oldest is given up first, of whoever holds most."""
 
     def __init__(self, per_tenant: int = MAX_PER_TENANT, chars: int = MAX_CHARS) -> None:
         self._per_tenant = per_tenant
         self._most = chars
-        self._chars = 0
+        self._chars: Counter[str] = Counter()  # of each tenant's
         self._records: OrderedDict[str, _Record] = OrderedDict()
         self._count: Counter[str] = Counter()
 
@@ -98,22 +98,28 @@ class Stored:
             return
         text = "\n".join(texts_of(response["output"]))
         messages = [*call.messages, {"role": "assistant", "content": text}]
-        chars = sum(len(message["content"]) for message in messages)
-        record = _Record(tenant, messages, call.body.get("input"), response, chars + len(text))
+        asked = call.body.get("input")
+        # All that is kept counts: pictures, too, which nobody judges.
+        chars = sum(map(len, strings([messages, asked, response])))
+        record = _Record(tenant, messages, asked, response, chars)
         self._records[name] = record
-        self._chars += record.chars
+        self._chars[tenant] += record.chars
         self._count[tenant] += 1
         if self._count[tenant] > self._per_tenant:
-            self._forget(next(key for key, one in self._records.items() if one.tenant == tenant))
-        while self._chars > self._most and self._records:
-            self._forget(next(iter(self._records)))
+            self._forget_oldest(tenant)
+        while self._chars.total() > self._most:
+            # Of whoever has most: nobody's responses make room for another's that are larger.
+            self._forget_oldest(self._chars.most_common(1)[0][0])
+
+    def _forget_oldest(self, tenant: str) -> None:
+        self._forget(next(key for key, one in self._records.items() if one.tenant == tenant))
 
     def _forget(self, name: str) -> None:
         record = self._records.pop(name)
-        self._chars -= record.chars
+        self._chars[record.tenant] -= record.chars
         self._count[record.tenant] -= 1
         if not self._count[record.tenant]:
-            del self._count[record.tenant]
+            del self._count[record.tenant], self._chars[record.tenant]
 
 
 def withheld(response: Json, message: str) -> Json:

@@ -104,6 +104,13 @@ class Guest:
         The cache of one tenant's prompts answers, by its speed, questions about them; so each
         tenant gets a part of its own. A salt of the client's divides that part further.
         """
+        if self._strip and call.body.get("priority") not in (None, 0):
+            raise BadRequest(
+                "'priority' is not available on a server with tenants: it would put one tenant's "
+                "requests before another's",
+                param="priority",
+                code="not_moderated",
+            )
         if self._salt is not None:
             parts = _client_salt(call.body.get("cache_salt"))
             call.body = {**call.body, "cache_salt": self._salt(self.tenant, *parts)}

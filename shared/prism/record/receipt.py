@@ -26,7 +26,8 @@ class Receipt:
     names what no tier of this server can read, such as images. ``layers`` names the layers that
     were live. ``tiers`` says per stage what became of each tier: ``ran``,
     ``settled_by_cheaper_tier``, ``failed`` or ``not_run``; ``languages`` what each stage's text was
-    in, where somebody looked.
+    in, where somebody looked. ``would``, where that differs from ``action``: what would have been
+    done if rules in monitor mode were enforced.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Receipt:
     tenant: str
     action: str
     layers: tuple[str, ...]
+    would: str | None = None
     stage: str | None = None  # where it was blocked: prompt, output or token
     categories: tuple[str, ...] = ()
     tiers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -46,8 +48,10 @@ class Receipt:
     @classmethod
     def of(cls, decision: Decision, **facts: Any) -> Receipt:
         """Return the receipt of ``decision``, with what only the caller knows."""
+        differs = decision.would is not decision.action
         return cls(
             policy=decision.policy,
+            would=str(decision.would) if differs else None,
             categories=decision.categories,
             tiers={name: TierState(state).value for name, state in decision.tiers.items()},
             languages=dict(decision.languages),
@@ -61,6 +65,7 @@ class Receipt:
             "policy": self.policy,
             "tenant": self.tenant,
             "action": self.action,
+            "would": self.would,
             "layers": list(self.layers),
             "stage": self.stage,
             "categories": list(self.categories),

@@ -18,8 +18,8 @@ _KINDS = frozenset(
 )  # fmt: skip
 _MEDIA = frozenset({"image", "document"})
 _PLAIN = ("text", "thinking")
+_UNTOLD = frozenset({"type", "signature", "source", "cache_control"})
 _BESIDE = frozenset({"id", "tool_use_id", "cache_control"})
-_BILLING = "x-anthropic-billing-header"
 _KNOWN = frozenset({"messages", "system", "stop_sequences"})
 
 
@@ -36,7 +36,8 @@ def read(body: Json, reading: Reading) -> Call:
     found.system(body.get("system"))
     for number, message in enumerate(given):
         found.message(message, f"messages[{number}]")
-    messages = found.result() + prompts.context(body, _KNOWN)
+    said = found.result()
+    messages = said + prompts.context(body, _KNOWN, said)
     call = prompts.as_call(body, messages, reading, found.unread)
     call.stop = _stop_sequences(body)
     return call
@@ -102,7 +103,8 @@ class _Found:
             raise BadRequest(f"{where}.role must be a string", param=where, code="invalid_type")
         self._content(role, value.get("content"), f"{where}.content")
         rest = {key: below for key, below in value.items() if key not in ("role", "content")}
-        self.chat.beside(text for below in rest.values() for text in prompts.strings(below))
+        if rest:
+            self.chat.fields(rest)
 
     def _content(self, role: str, content: Any, where: str) -> None:
         if content is None:
@@ -153,6 +155,8 @@ class _Found:
                     f"{where}.{kind} must be a string", param=where, code="invalid_type"
                 )
             return kind, [block[kind]]
+        told = {key: below for key, below in block.items() if key not in _UNTOLD}
+        self.chat.orders(told)
         return kind, list(self._texts(role, kind, block, where))
 
     def _texts(self, role: str, kind: str, block: Json, where: str) -> Iterator[str]:
@@ -186,6 +190,5 @@ class _Found:
                 yield from prompts.strings(value)
 
     def _note_system(self, role: str, text: str) -> None:
-        # vLLM leaves out a block that begins so, and its neighbours then meet.
-        if role == "system" and not text.startswith(_BILLING):
+        if role == "system" and not text.startswith(prompts.BILLING):
             self._system.append(text)

@@ -43,7 +43,9 @@ class Chat:
         found = prompts.Messages()
         for number, message in enumerate(given):
             found.add(_without_documents(message), f"messages[{number}]")
-        messages = found.flat + prompts.context(body, frozenset({"messages", "stop_sequences"}))
+        found.orders([_documents(message) for message in given])
+        said = found.flat
+        messages = said + prompts.context(body, frozenset({"messages", "stop_sequences"}), said)
         return prompts.as_call(body, messages, reading, found.unread)
 
     def refusal(self, call: Call, decision_id: str, message: str) -> Json:
@@ -153,6 +155,12 @@ def _tool_call(item: Json, number: int, channels: Channels) -> Json:
     }
     head = channels.scan(f"tool_calls.{number}.id", item.get("id") or "")
     return {"id": head, "type": "function", "function": made}
+
+
+def _documents(message: Any) -> list[Any]:
+    content = message.get("content") if isinstance(message, dict) else None
+    parts = content if isinstance(content, list) else []
+    return [part for part in parts if isinstance(part, dict) and part.get("type") == "document"]
 
 
 def _without_documents(message: Any) -> Any:

@@ -15,6 +15,7 @@ from prism.http.families.openai_completions import is_id, text_of
 from prism.http.family import Json, Reading
 from prism.http.prompts import strings, text
 from prism.http.templates import raw_messages
+from prism.http.written import apart, seams, written
 
 _PIECES = ("input_prefix", "input_suffix")
 _EXTRA = "input_extra"
@@ -48,6 +49,9 @@ def read_prompts(body: Json, reading: Reading) -> Prompts:
         joined = {prefix + suffix, *(prefix + each + suffix for each in around)}
         joined |= {prefix + suffix + each for each in around}
         messages += [{"role": "user", "content": each} for each in sorted(joined)]
+        messages += apart(suffix + prefix + each for each in around)  # if the engine is told so
+    files, ends = written({_EXTRA: body.get(_EXTRA)})
+    messages += apart([*files, *seams(ends, (prefix, suffix, *texts))])
     return Prompts(messages, max(1, len(texts)), tuple(sorted(unread)))
 
 

@@ -8,6 +8,7 @@ given: nobody could read it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -107,7 +108,8 @@ class Chat(_Api):
             where = f"messages[{number}]"
             bare = _without_images(message, where, found.unread)
             found.add(bare, where)
-        messages = found.flat + _context(body, frozenset({"messages"}))
+        said = found.flat
+        messages = said + _context(body, frozenset({"messages"}), said)
         return _call(body, messages, reading, found.unread)
 
 
@@ -133,8 +135,8 @@ class Generate(_Api):
         system, prompt, suffix = (prompts.text(body, key) for key in _PIECES)
         messages = [{"role": "system", "content": system}] if system else []
         pieces = [piece for piece in (prompt, suffix) if piece]
-        if prompt and suffix:  # the model reads them as one text
-            pieces.append(prompt + suffix)
+        if prompt and suffix:  # the model reads them as one text, in one order or the other
+            pieces += [prompt + suffix, suffix + prompt]
         messages += [message for piece in pieces for message in raw_messages(piece)]
         messages += _context(bare, frozenset(_PIECES))
         return _call(body, messages, reading, unread)
@@ -277,12 +279,14 @@ def _call(body: Json, messages: list[dict[str, str]], reading: Reading, unread: 
     return prompts.as_call(body, messages, reading, unread, streams=True)
 
 
-def _context(body: Json, known: frozenset[str]) -> list[dict[str, str]]:
+def _context(
+    body: Json, known: frozenset[str], said: Sequence[dict[str, str]] = ()
+) -> list[dict[str, str]]:
     """Return all other text, without the stop strings, which are in ``options`` here."""
     options = body.get("options")
     if isinstance(options, dict):
         options = {key: value for key, value in options.items() if key != "stop"}
-    return prompts.context({**body, "options": options}, known)
+    return prompts.context({**body, "options": options}, known, said)
 
 
 def _without_images(value: Any, where: str, unread: set[str]) -> Any:

@@ -36,7 +36,8 @@ class Chat(OpenAIApi):
         prompts.refuse_unsafe(body, reading.engine)
         found = prompts.Messages()
         choices = self.messages(body, found, reading)
-        messages = found.flat + prompts.context(body, frozenset({"messages"}))
+        said = found.flat
+        messages = said + prompts.context(body, frozenset({"messages"}), said)
         prompts.flag(body, "logprobs")
         call = prompts.as_call(body, messages, reading, found.unread, choices=choices)
         call.stop = prompts.stop_strings(body)

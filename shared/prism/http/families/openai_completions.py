@@ -16,6 +16,7 @@ from prism.http.family import Call, Json, Reading
 from prism.http.judge import Judge
 from prism.http.logprobs import text_entries, text_logprobs
 from prism.http.templates import raw_messages
+from prism.http.written import apart
 
 _CHANNEL = "text"
 _MAX_TOKEN_IDS = 1_000_000
@@ -34,11 +35,14 @@ class Completions(OpenAIApi):
         prompts.refuse_unsafe(body, reading.engine)
         given = _prompts(body.get("prompt"), reading)
         messages = [message for text in given for message in raw_messages(text)]
-        messages += prompts.context(body, frozenset({"prompt"}))
+        messages += prompts.context(body, frozenset({"prompt"}), messages)
+        if suffix := prompts.text(body, "suffix"):
+            # The model reads both as one text, in one order or the other.
+            messages += apart(t for text in given for t in (text + suffix, suffix + text))
         prompts.check_length(messages, reading.max_prompt_chars)
         prompts.flag(body, "echo")
-        prompts.integer(body, "best_of", 1, 1, reading.max_choices)
         n = prompts.integer(body, "n", 1, 1, reading.max_choices)
+        prompts.integer(body, "best_of", n, n, n)  # more would be generated than is counted
         if n * max(1, len(given)) > reading.max_choices:
             raise BadRequest(
                 f"n times the number of prompts is over the limit of {reading.max_choices}",

@@ -108,3 +108,4 @@ class Inputs:
             self._chat.add({"role": "user", "content": [value]}, where)
         else:
             self._say("\n".join(prompts.strings(value)))
+            self._chat.orders(value)

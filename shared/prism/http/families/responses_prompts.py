@@ -13,6 +13,7 @@ _REFUSED = {
     "request_id": "it would name a stored response, perhaps another's",
     "prompt": "a prompt kept elsewhere can't be judged",
     "conversation": "a conversation kept elsewhere can't be judged",
+    "previous_input_messages": "earlier turns are judged as items of 'input'",
 }
 _TOOLS = frozenset({"function", "custom", "namespace"})
 _KNOWN = frozenset({"input", "instructions", "previous_response_id", "include", "truncation"})
@@ -39,7 +40,8 @@ def read(body: Json, reading: Reading) -> Call:
             )
         found.say("system", instructions)
     _read_input(body.get("input"), found)
-    messages = found.flat + prompts.context(body, _KNOWN)
+    said = found.flat
+    messages = said + prompts.context(body, _KNOWN, said)
     call = prompts.as_call(body, messages, reading, found.unread)
     call.previous = prompts.text(body, "previous_response_id") or None
     return call
@@ -91,6 +93,7 @@ def _read_item(item: Any, where: str, found: prompts.Messages) -> None:
         told = [below for key, below in item.items() if key not in _IDS]
         found.say("assistant", "\n".join(text for below in told for text in prompts.strings(below)))
         found.beside(prompts.decoded(item))
+        found.orders({key: below for key, below in item.items() if key != "type"})
     elif kind == "reasoning":
         for name in ("content", "summary"):
             found.say("assistant", *filter(None, map(_text, _list(item.get(name)))))
