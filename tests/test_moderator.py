@@ -51,8 +51,10 @@ def test_prompts_of_every_shape(prompt, blocked):
     assert decision.tiers == {"prompt.patterns": TierState.RAN}
 
 
-async def test_the_async_twin_says_the_same():
+async def test_the_async_twins_say_the_same():
     assert (await MODERATOR.acheck_prompt(S)).blocked
+    assert await MODERATOR.acheck_output(S, "a lamp?") == MODERATOR.check_output(S, "a lamp?")
+    assert (await MODERATOR.acheck_output(S)).blocked
 
 
 def test_stages_are_kept_apart():

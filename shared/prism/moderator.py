@@ -80,6 +80,10 @@ class Moderator:
         session.finish()
         return session.decision
 
+    async def acheck_output(self, text: str, prompt: Prompt | None = None) -> Decision:
+        """Do ``check_output`` without blocking the event loop."""
+        return await asyncio.to_thread(self.check_output, text, prompt)
+
     def _judge_plainly(self, stage: Stage, text: Prompt) -> Decision | None:
         """Return the verdict on a text that patterns alone judge, where they find nothing.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,8 @@ BAD = {
     b'{"id": 1, "prompt": ["hi"]}': "neither a text nor a list",
     b'{"id": 1, "response": ["hi"]}': "not a text",
     b'{"id": 1, "prompt": "\\ud800"}': "surrogate",
+    b'{"id": 1e400, "prompt": "hi"}': "no word for",
+    b'{"id": {"a": NaN}, "prompt": "hi"}': "no word for",
 }
 
 
@@ -94,9 +98,14 @@ def test_a_batch_is_encoded_in_few_calls_and_means_what_single_texts_mean(encode
         if row.response is not None:
             decisions.append(moderator.check_output(row.response, row.prompt))
         assert result["action"] == str(max(d.action for d in decisions))
-        assert result["score"] == decisions[-1].scores["harm"]
         assert result["categories"]["inj"] == max(d.scores["inj"] for d in decisions)
         assert result["categories"]["cyb"] == decisions[-1].scores["cyb"]
+        if row.response is not None and decisions[-1].blocked:  # read on to its end
+            windows = {min(i, 384) % 7 / 7 for i in (*range(128, len(row.response), 128),)}
+            whole = max(windows | {min(384, len(row.response)) % 7 / 7})
+            assert result["score"] == round(float(np.float32(whole)), 6)
+        else:
+            assert result["score"] == decisions[-1].scores["harm"]
         assert "harm" not in result["categories"]
     assert together < len(encoder.calls[together:]) / 4
     assert max(encoder.calls) > 1
@@ -123,6 +132,46 @@ def test_the_score_is_the_responses_where_there_is_one(house):
     assert both["categories"]["inj"] == max(r["categories"]["inj"] for r in (prompt, response))
     assert both["tiers"] == {**prompt["tiers"], **response["tiers"]}
     assert both["tiers"]["prompt.sketch"] == both["tiers"]["output.patterns"] == "ran"
+
+
+def test_a_response_that_patterns_end_is_scored_to_its_end(house):
+    judge = Judge(load_policy("house.yaml"))
+    tail = "you worthless idiot, I hate you and everybody like you"
+    lines = [
+        (1, json.dumps({"response": tail}).encode()),
+        (2, json.dumps({"response": f"a zephyr lantern. {tail}"}).encode()),
+        (3, json.dumps({"response": "a zephyr lantern", "prompt": "what is this?"}).encode()),
+    ]
+    plain, stopped, brief = judge_lines(judge, lines)
+    assert (plain["decision"], stopped["decision"], brief["decision"]) == (
+        "allow", "block", "block",
+    )  # fmt: skip
+    assert plain["score"] > 0.5
+    assert stopped["score"] > 0.5
+    assert 0 <= brief["score"] < 0.5
+    assert stopped["tiers"] == {"output.patterns": "ran", "output.sketch": "ran"}
+    assert stopped["policy"] == load_policy("house.yaml").digest
+
+
+def test_a_response_that_a_score_ends_is_scored_to_its_end(house):
+    text = (house / "house.yaml").read_text().replace("action: flag", "action: block")
+    (house / "strict.yaml").write_text(text)
+    words = "I hate you, you stupid worthless idiot. " * 2 + "The weather was mild. " * 40
+    lines = [(1, json.dumps({"response": words + "you worthless idiot " * 5}).encode())]
+    (flagged,) = judge_lines(Judge(load_policy("house.yaml")), lines)
+    (blocked,) = judge_lines(Judge(load_policy("strict.yaml")), lines)
+    assert (flagged["action"], blocked["action"]) == ("flag", "block")
+    assert (blocked["score"], blocked["categories"]) == (flagged["score"], flagged["categories"])
+
+
+def test_there_is_no_harm_in_nothing(house):
+    judge = Judge(load_policy("house.yaml"))
+    rows = [Row(1, 1, ""), Row(2, 2, "tell me more", ""), Row(3, 3, [{"role": "user"}])]
+    assert [result["score"] for result in judge.judge(rows)] == [0.0, 0.0, 0.0]
+    text = (house / "house.yaml").read_text().replace("sketch: on", "sketch: off")
+    (house / "patterns.yaml").write_text(text)
+    unscored = Judge(load_policy("patterns.yaml")).judge(rows)
+    assert [result["score"] for result in unscored] == [None, None, None]
 
 
 def test_results_say_where_and_what(house):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -78,15 +78,25 @@ def prism(house):
 def prism_process(house):
     """Run the installed command in its own process."""
 
-    def run(*arguments: str | bytes, stdin: bytes = b"", **environ: str) -> Result:
+    def run(
+        *arguments: str | bytes,
+        stdin: bytes = b"",
+        stdout: IO[bytes] | int = subprocess.PIPE,
+        closed: int | None = None,
+        **environ: str,
+    ) -> Result:
         done = subprocess.run(
             [str(Path(sys.executable).with_name("prism")), *arguments],
             input=stdin,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             timeout=300,
             check=False,
             env={**os.environ, **environ},
+            preexec_fn=None if closed is None else lambda: os.close(closed),
         )
-        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+        encoding = environ.get("PYTHONIOENCODING", "utf-8")
+        out, err = done.stdout or b"", done.stderr
+        return Result(done.returncode, out.decode(encoding), err.decode(encoding))
 
     return run

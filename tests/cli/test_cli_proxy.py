@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -86,6 +87,17 @@ def test_options_that_arent_right(prism, arguments):
     assert prism("proxy", *arguments).code == 2
 
 
+def test_what_is_wrong_can_be_had_as_json(prism):
+    Path("bad.yaml").write_text("prism: 1\nid: bad\nrulez: []\n")
+    told = prism("proxy", "--json", "--upstream", "127.0.0.1:8080")
+    assert told.code == 2
+    assert told.json["error"]["message"].startswith("'127.0.0.1:8080' is not the URL of a server")
+    told = prism("proxy", "--json", "--upstream", "http://host", "--policy", "bad.yaml")
+    assert told.code == 2
+    (problem,) = told.json["error"]["problems"]
+    assert (problem["line"], problem["key"]) == (3, "rulez")
+
+
 def test_a_port_that_is_taken(prism):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -118,19 +130,19 @@ def test_uvicorn_and_httpx_wait_until_they_are_needed():
 
 @pytest.fixture
 def running(house, tmp_path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """The command in its own process, with nobody behind it."""
-    log = tmp_path / "log"
-    command = [str(Path(sys.executable).with_name("prism")), "proxy", "--port", "0"]
+    """The command in its own process, with nobody behind it; its output is in ``out``."""
+    log, told = tmp_path / "log", tmp_path / "out"
+    command = [str(Path(sys.executable).with_name("prism")), "proxy", "--port", "0", "--json"]
     command += ["--upstream", "http://127.0.0.1:1/llm/", "--policy", "house.yaml"]
     # Where the tests run in a shell's background, Ctrl-C is ignored, and that is inherited.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        with log.open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out)
+        with log.open("wb") as err, told.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=err)
     finally:
         signal.signal(signal.SIGINT, before)
     until = time.monotonic() + 300
-    while b"health" not in log.read_bytes():
+    while not told.read_bytes().endswith(b"}\n"):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -149,6 +161,13 @@ def test_it_says_where_it_listens_and_ends_in_order(running):
     )
     assert listening is not None
     assert lines[2] == f"prism: health: {listening[1]}/prism/health"
+    told = json.loads(log.with_name("out").read_text())
+    assert told.pop("policy").keys() == {"id", "digest"}
+    assert told == {
+        "url": listening[1],
+        "health": f"{listening[1]}/prism/health",
+        "upstream": "http://127.0.0.1:1/llm/",
+    }
     # Nobody meets a closed door: the socket listens while policy and models are still loaded.
     health = httpx.get(f"{listening[1]}/prism/health", timeout=120)
     assert health.status_code == 503

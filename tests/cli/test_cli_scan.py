@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +73,57 @@ def test_an_interrupted_run_goes_on(prism, rows, cut):
     assert run.json["resumed"] == whole[:cut].count(b"\n")
     assert run.json["resumed"] + run.json["rows"] == 6
     assert Path("out.jsonl").read_bytes() == whole
+
+
+def test_who_reads_the_results_may_have_enough_of_them(prism_process, house):
+    row = json.dumps({"id": "r", "prompt": "what a nice day"})
+    Path("in.jsonl").write_text(f"{row}\n" * 600)
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as nobody:
+        run = prism_process("scan", "--workers", "1", "in.jsonl", "-", stdout=nobody)
+    assert (run.code, run.err) == (1, "")
+
+
+def test_closed_standard_streams_are_bad_input(prism_process, rows):
+    closed = prism_process("scan", "-", "out.jsonl", closed=0)
+    assert closed.code == 2
+    assert closed.err.startswith("error: no rows")
+    closed = prism_process("scan", "in.jsonl", "-", closed=1)
+    assert closed.code == 2
+    assert closed.err.startswith("error: standard output is closed")
+    closed = prism_process("check", "-", closed=0)
+    assert closed.code == 2
+    assert closed.err.startswith("error: no text")
+
+
+def test_ctrl_c_leaves_whole_rows_and_the_run_goes_on(prism, house):
+    rows = [json.dumps({"id": i, "prompt": f"what a nice day, said {i}"}) for i in range(2000)]
+    text = "".join(f"{row}\n" for row in rows).encode()
+    command = [str(Path(sys.executable).with_name("prism")), "scan", "--workers", "2"]
+    command += ["--policy", "house.yaml", "-", "out.jsonl"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job's may be ignored
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    try:
+        run = subprocess.Popen(command, start_new_session=True, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert run.stdin is not None
+    run.stdin.write(text)
+    run.stdin.flush()  # left open: more rows may come, so the run can't be over
+    out = Path("out.jsonl")
+    deadline = time.monotonic() + 240
+    while not (out.exists() and out.stat().st_size):
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+    _, err = run.communicate(timeout=240)
+    assert run.returncode == 130
+    assert b"Traceback" not in err
+    assert out.read_bytes().endswith(b"\n")
+    assert scan(prism, "--workers", "1", "-", "out.jsonl", stdin=text).code == 0
+    assert [row["id"] for row in results(out.read_text())] == list(range(2000))
 
 
 def test_results_of_something_else_are_not_touched(prism, rows):

@@ -118,3 +118,20 @@ def test_a_stray_host_in_the_environment_does_not_open_the_port(tmp_path, monkey
     asked = ["serve", "--model", str(model), "--port", port]
     assert CliRunner().invoke(app, asked).exit_code == 0
     assert (seen["HOST"], seen["PORT"]) == ("127.0.0.1", port)
+
+
+def test_json_says_what_is_about_to_serve_or_what_is_wrong(prism, house, monkeypatch, port):
+    monkeypatch.setattr(serving.os, "execv", lambda *_: None)
+    Path("m.gguf").write_bytes(b"GGUF")
+    asked = ("serve", "--json", "--model", "m.gguf", "--policy", "house.yaml", "--port", port)
+    with monkeypatch.context() as patch:  # it sets HOST and PORT for the engine
+        patch.setattr(serving.os, "environ", dict(serving.os.environ))
+        told = prism(*asked)
+    assert told.code == 0
+    assert told.json.pop("policy")["id"] == "house"
+    here = f"http://127.0.0.1:{port}"
+    assert (told.json["url"], told.json["health"]) == (here, f"{here}/prism/health")
+    assert told.json["engine"] == "llamacpp"
+    told = prism("serve", "--json", "--model", "none.gguf")
+    assert told.code == 2
+    assert told.json == {"error": {"message": "--model: no such file: none.gguf"}}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ import numpy as np
 from prism.classify.models import EncoderLike, ModelLimits, Models
 from prism.conversation import prompt_text
 from prism.moderator import Moderator
+from prism.session import PATTERNS
 from prism.taxonomy import HARM
-from prism.types import Action, Decision, TierState
+from prism.types import Action, Decision, Mode, TierState
 
 if TYPE_CHECKING:
     from prism.classify.models import FloatArray
@@ -63,6 +64,10 @@ class Row:
         if not isinstance(data, dict):
             raise RowError('not an object with "prompt" or "response"')
         row_id = data.get("id")
+        try:
+            json.dumps(row_id, allow_nan=False)
+        except ValueError:
+            raise RowError('"id" has a number in it that JSON has no word for') from None
         prompt, response = data.get("prompt"), data.get("response")
         if prompt is None and response is None:
             raise RowError('neither "prompt" nor "response"', row_id)
@@ -164,6 +169,7 @@ class Judge:
             limits = ModelLimits(workers=1, deadline_ms=_PATIENCE_MS)
             own = Models(sketch=own.sketch, encoder=self._deferred, limits=limits)
         self._moderator = Moderator(policy, own)
+        self._scorer = Moderator(_unstopped(policy), own)
 
     def judge(self, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         """Yield a result for each row, in order."""
@@ -187,11 +193,23 @@ class Judge:
         sides = []
         if row.prompt is not None:
             sides.append(self._moderator.check_prompt(row.prompt))
+        text = row.prompt
         if row.response is not None:
-            sides.append(self._moderator.check_output(row.response, row.prompt))
-        return {**name(row.line, row.id), **self._result(sides)}
+            text = row.response
+            side = self._moderator.check_output(text, row.prompt)
+            sides.append(self._scored(side, text, row.prompt) if side.blocked else side)
+        return {**name(row.line, row.id), **self._result(sides, empty=not prompt_text(text))}
 
-    def _result(self, sides: list[Decision]) -> dict[str, Any]:
+    def _scored(self, stopped: Decision, response: str, prompt: Any) -> Decision:
+        """Return a blocked response's decision with the scores of all of it.
+
+        A server reads no further than where it stops the answer; a score tells of the whole.
+        """
+        whole = self._scorer.check_output(response, prompt)
+        models = {tier: state for tier, state in whole.tiers.items() if not tier.endswith(PATTERNS)}
+        return replace(stopped, scores=whole.scores, tiers={**stopped.tiers, **models})
+
+    def _result(self, sides: list[Decision], *, empty: bool) -> dict[str, Any]:
         action = max(side.action for side in sides)
         last = sides[-1]  # the response if there is one, else the prompt
         scores = {key: score for key, score in last.scores.items() if key != HARM}
@@ -205,16 +223,29 @@ class Judge:
             }
             for side in sides for f in side.findings if f.start is not None
         ]  # fmt: skip
+        # Of a text without a character no model is asked, and there is no harm in it.
+        nothing = 0.0 if empty and self._moderator.scores else None
         tiers: Mapping[str, TierState] = {k: v for side in sides for k, v in side.tiers.items()}
         return {
             "decision": "block" if action is Action.BLOCK else "allow",
             "action": str(action),
-            "score": last.scores.get(HARM),
+            "score": last.scores.get(HARM, nothing),
             "categories": dict(sorted(scores.items())),
             "spans": spans,
             "tiers": {tier: state.value for tier, state in tiers.items()},
             "policy": last.policy,
         }
+
+
+def _unstopped(policy: CompiledPolicy) -> CompiledPolicy:
+    """Return a policy under which the same scores are asked for, and nothing ends a text early."""
+    rules = tuple(
+        replace(rule, mode=Mode.MONITOR, phrases=(), regexes=(), pii=())
+        for rule in policy.rules
+        if rule.thresholds and rule.plain_language is None
+    )
+    # Compiled matchers are kept by digest; this is no policy's.
+    return replace(policy, digest=f"scores of {policy.digest}", mode=Mode.MONITOR, rules=rules)
 
 
 def judge_lines(judge: Judge, lines: Sequence[tuple[int, bytes]]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,6 +61,8 @@ class Summary:
 def opened(source: str) -> Iterator[IO[bytes]]:
     """Open a file of JSON lines, gzipped or not, or standard input. Raises ``ScanError``."""
     if source == STANDARD:
+        if sys.stdin is None or sys.stdin.isatty():  # none: it was closed before the start
+            raise ScanError("no rows: give a file, or pipe them in")
         yield sys.stdin.buffer
         return
     unzip: Callable[[str, str], Any] = gzip.open if source.endswith(".gz") else open
@@ -161,18 +163,16 @@ def _with_workers(
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C, and have the processes that are started here ignore it for good.
+    """Hold Ctrl-C back to the end of the block, and from processes started in it for good.
 
     A terminal sends it to all of them; this process alone ends the run.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # when it is started, it lets the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _chained(first: list[Line], rest: Iterator[Line]) -> Iterator[Line]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,41 +18,47 @@ from prism.cli.watermark import detect as detect_watermark
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
-app = typer.Typer(
-    help="One moderation policy for every open LLM server.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+
+def _group(about: str, *examples: str, **more: Any) -> typer.Typer:
+    """Return a command that has others, with its help: what it is about, and lines to try."""
+    lines = "\n".join(f"  {example}" for example in examples)
+    return typer.Typer(
+        help=f"{about}\n\n\b\nExample:\n{lines}",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings=SETTINGS,
+        **more,
+    )
+
+
+app = _group(
+    "One moderation policy for every open LLM server.",
+    'prism check "Where is the zephyr lantern?"',
+    "prism serve --model model.gguf",
     pretty_exceptions_enable=False,
     add_completion=False,
-    context_settings=SETTINGS,
 )
-policy = typer.Typer(
-    help="Check, test, explain and compare policies.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings=SETTINGS,
+policy = _group(
+    "Check, test, explain and compare policies.",
+    "prism policy lint house.yaml",
+    "prism policy test house.yaml",
+)
+tenant = _group(
+    "Say who may use the server, under which policy, and how much.",
+    "prism tenant add acme --requests-per-minute 600",
+    "prism tenant list",
+)
+records = _group(
+    "Read back the log of decisions.",
+    "prism audit verify audit.jsonl --key-file audit.key",
+)
+watermark = _group(
+    "Look for the watermark that a policy had models put into their texts.",
+    "prism watermark detect --tokenizer model/tokenizer.json - < answer.txt",
 )
 app.add_typer(policy, name="policy")
-tenant = typer.Typer(
-    help="Say who may use the server, under which policy, and how much.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings=SETTINGS,
-)
 app.add_typer(tenant, name="tenant")
-records = typer.Typer(
-    help="Read back the log of decisions.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings=SETTINGS,
-)
 app.add_typer(records, name="audit")
-watermark = typer.Typer(
-    help="Look for the watermark that a policy had models put into their texts.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings=SETTINGS,
-)
 app.add_typer(watermark, name="watermark")
 
 app.command("check")(check.check)
@@ -89,4 +95,4 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """One moderation policy for every open LLM server."""
+    """Take the options that belong to no command; the help is the group's own, above."""

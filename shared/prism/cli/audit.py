@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prism.cli.given import given_text
 from prism.cli.output import DIFFERS, Json, bad_input, print_json
 
 if TYPE_CHECKING:
@@ -93,12 +93,7 @@ def fingerprint(
     keys = _keys(key_file, as_json)
     if keys is None:
         bad_input("a fingerprint needs the log's key: set PRISM_AUDIT_KEY or --key-file", as_json)
-    if text == "-":
-        try:
-            text = sys.stdin.buffer.read().decode("utf-8")
-        except UnicodeDecodeError as error:
-            bad_input(f"standard input is not UTF-8 (byte {error.start})", as_json)
-    found = keys.fingerprint_of(text)
+    found = keys.fingerprint_of(given_text(text, as_json))
     if as_json:
         print_json({"fingerprint": found})
     else:

@@ -56,7 +56,10 @@ def conform(
         bool, typer.Option("--policy", help="Print the policy to put the server under, and end.")
     ] = False,
     policy_2: Annotated[
-        bool, typer.Option("--policy-2", help="Print the second tenant's rule, and end.")
+        bool,
+        typer.Option(
+            "--policy-2", help="Print the second tenant's rule, to go below that policy, and end."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -41,7 +41,8 @@ def given_text(text: str | None, as_json: bool) -> str:
         if any("\ud800" <= char <= "\udfff" for char in text):  # how Python shows such bytes
             bad_input("the text is not valid UTF-8", as_json)
         return text
-    if text is None and sys.stdin.isatty():
+    # A process that was started with standard input closed has none at all.
+    if sys.stdin is None or (text is None and sys.stdin.isatty()):
         bad_input("no text: give one, or - to read standard input", as_json)
     raw = sys.stdin.buffer.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:

@@ -10,7 +10,7 @@ from prism.cli.output import bad_input
 BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, as_json: bool) -> socket.socket:
     """Return a socket that listens already, so that nobody meets a closed door meanwhile.
 
     Exits with 2 where there can't be one.
@@ -26,7 +26,7 @@ def listen(host: str, port: int) -> socket.socket:
         bad_input(
             f"can't listen on {host} port {port}: {reason}; "
             "choose another --host or --port, or end what is using it",
-            False,
+            as_json,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
@@ -18,8 +19,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 
 
 def print_json(data: Any) -> None:
-    """Print ``data`` as JSON."""
-    typer.echo(json.dumps(data, ensure_ascii=False, indent=2))
+    """Print ``data`` as JSON, in whatever encoding is asked for."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    typer.echo(json.dumps(data, ensure_ascii=not encoding.lower().startswith("utf"), indent=2))
 
 
 def print_problems(problems: Iterable[Problem]) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from prism.cli.listening import authority, listen
 from prism.cli.output import bad_input, reporting
-from prism.cli.settings import Config, Host, ServedPolicy, given_settings
+from prism.cli.settings import Config, Host, Json, ServedPolicy, given_settings, starting
 
 if TYPE_CHECKING:
     import uvicorn
@@ -51,6 +51,7 @@ def proxy(
         Path | None,
         typer.Option(help="Certificates (PEM) to trust for https, instead of the system's."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Moderate any server that speaks OpenAI's API: llama-server, vLLM, Ollama, SGLang ...
 
@@ -67,11 +68,11 @@ def proxy(
     try:
         there = Upstream(upstream, timeouts=Timeouts(connect_timeout, idle_timeout), ca=ca)
     except AddressError as error:
-        bad_input(str(error), False)
+        bad_input(str(error), as_json)
     if there.url.host in {host, *(_LOCAL if host in _LOCAL else ())} and port == _port(there):
-        bad_input(f"--upstream is where this proxy would listen ({there.url}); change one", False)
-    _, settings = given_settings(policy, config)
-    listener = listen(host, port)
+        bad_input(f"--upstream is where this proxy would listen ({there.url}); change one", as_json)
+    _, settings = given_settings(policy, config, as_json)
+    listener = listen(host, port, as_json)
 
     from prism.http import PrismMiddleware
     from prism.http.proxy import Proxy
@@ -79,11 +80,11 @@ def proxy(
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     try:
-        with reporting(False):
+        with reporting(as_json):
             app = PrismMiddleware(Proxy(there), settings=settings, engine="proxy")
     except AuditError as error:
         listener.close()
-        bad_input(str(error), False)
+        bad_input(str(error), as_json)
     except typer.Exit:
         listener.close()
         raise
@@ -91,6 +92,8 @@ def proxy(
     here = f"http://{authority(listener)}"
     typer.echo(f"prism: listening on {here}, upstream {there.url}", err=True)
     typer.echo(f"prism: health: {here}/prism/health", err=True)
+    if as_json:
+        starting(settings, authority(listener), upstream=str(there.url))
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # what is left of Ctrl-C after an orderly end

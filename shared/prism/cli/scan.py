@@ -41,9 +41,9 @@ def scan(
     """Judge every row of a file.
 
     A row is {"id", "prompt"?, "response"?}; its result is {"id", "decision", "action", "score",
-    "categories", "spans", "tiers", "policy"}. `score` is the overall probability of harm, of the
-    response if there is one, else of the prompt; null where no score model is on. Results are in
-    the order of the rows. A row without an id is named by its "line"; a bad row becomes
+    "categories", "spans", "tiers", "policy"}. `score` is the overall probability of harm, of all
+    of the response if there is one, else of the prompt; null where no score model is on. Results
+    are in the order of the rows. A row without an id is named by its "line"; a bad row becomes
     {"id" or "line", "error"} and the run goes on. Run it again after an interruption, and it goes
     on where it stopped.
 
@@ -67,8 +67,8 @@ def scan(
     )
     from prism.assure.scan import scan as run
 
-    if source == STANDARD and sys.stdin.isatty():
-        bad_input("no rows: give a file, or pipe them in", as_json)
+    if target == STANDARD and sys.stdout is None:
+        bad_input("standard output is closed: give a file for the results", as_json)
     same = target != STANDARD and source != STANDARD and Path(target).exists()
     if same and Path(source).exists() and Path(source).samefile(target):
         bad_input("IN.jsonl and OUT.jsonl are the same file", as_json)
@@ -89,6 +89,8 @@ def scan(
                 move(batch)
     except ScanError as error:
         bad_input(str(error), as_json)
+    except BrokenPipeError:  # who reads the results has enough of them: no fault of the input's
+        raise
     except OSError as error:
         bad_input(f"{error.filename or target}: {error.strerror or error}", as_json)
     _report(summary, as_json, aside=target == STANDARD)

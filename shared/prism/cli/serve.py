@@ -15,7 +15,7 @@ import typer
 
 from prism.cli.listening import authority, listen
 from prism.cli.output import bad_input
-from prism.cli.settings import Config, Host, ServedPolicy, given_settings
+from prism.cli.settings import Config, Host, Json, ServedPolicy, given_settings, starting
 
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -68,6 +68,7 @@ def serve(
     config: Config = None,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8000,
+    as_json: Json = False,
 ) -> None:
     """Serve a model with its moderation. Further options go to the engine as they are.
 
@@ -79,19 +80,22 @@ def serve(
       prism serve --model gemma.gguf --policy house.yaml
       prism serve --engine vllm --model ./gemma --port 8001 --max-model-len 1024
     """
-    chosen = _engine(engine, model)
+    chosen = _engine(engine, model, as_json)
     launch = _LAUNCH[chosen]
     for module in launch.needs:
         if importlib.util.find_spec(module) is None:
             message = f"the {chosen} engine is not installed (no module {module!r})"
-            bad_input(f"{message}; install it with {launch.install}", False)
+            bad_input(f"{message}; install it with {launch.install}", as_json)
     if chosen is Engine.LLAMACPP and model is not None and not Path(model).is_file():
-        bad_input(f"--model: no such file: {model}", False)
-    os.environ.update(given_settings(policy, config)[0])
+        bad_input(f"--model: no such file: {model}", as_json)
+    given, settings = given_settings(policy, config, as_json)
+    os.environ.update(given)
     # The engine itself would find out after minutes, with the model in memory.
-    with listen(host, port) as listener:
+    with listen(host, port, as_json) as listener:
         here = authority(listener)
     typer.echo(f"prism: starting {chosen}; live once http://{here}/prism/health is 200", err=True)
+    if as_json:
+        starting(settings, here, engine=chosen.value)
     # llama_cpp.server lets these two win over its options: a stray HOST must not open the port.
     os.environ.update(HOST=host, PORT=str(port))
     sys.stdout.flush()
@@ -109,9 +113,9 @@ def command(
     return [*arguments, "--host", host, "--port", str(port), *launch.extra, *more]
 
 
-def _engine(engine: Engine | None, model: str | None) -> Engine:
+def _engine(engine: Engine | None, model: str | None, as_json: bool) -> Engine:
     if engine is not None:
         return engine
     if model is None:
-        bad_input("which model? give --model (and --engine, if it isn't a .gguf file)", False)
+        bad_input("which model? give --model (and --engine, if it isn't a .gguf file)", as_json)
     return Engine.LLAMACPP if model.endswith(".gguf") else Engine.VLLM

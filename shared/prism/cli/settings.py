@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism.cli.output import reporting
+from prism.cli.output import print_json, reporting
 
 if TYPE_CHECKING:
     from prism.classify.models import Models
@@ -20,6 +20,9 @@ ServedPolicy = Annotated[
 ]
 Config = Annotated[str | None, typer.Option("--config", help="A prism.yaml.")]
 Host = Annotated[str, typer.Option("--host", help="Where to listen.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print where it listens, or what is wrong, as JSON.")
+]
 """The options of every command that serves."""
 
 
@@ -37,7 +40,9 @@ def server_models() -> Models:
     return Models.shared()
 
 
-def given_settings(policy: str | None, config: str | None) -> tuple[dict[str, str], Settings]:
+def given_settings(
+    policy: str | None, config: str | None, as_json: bool
+) -> tuple[dict[str, str], Settings]:
     """Check everything as a server will, name the policy, and return it all.
 
     The first item is what tells another process where to look.
@@ -45,7 +50,7 @@ def given_settings(policy: str | None, config: str | None) -> tuple[dict[str, st
     from prism.config import Settings
     from prism.policy.store import locate
 
-    with reporting(False):
+    with reporting(as_json):
         given: dict[str, str] = {}
         if config is not None:
             given["PRISM_CONFIG"] = str(Path(config).resolve())
@@ -58,3 +63,13 @@ def given_settings(policy: str | None, config: str | None) -> tuple[dict[str, st
         err=True,
     )
     return given, settings
+
+
+def starting(settings: Settings, address: str, **more: str) -> None:
+    """Print as JSON what is about to serve at ``address`` (``HOST:PORT``), for ``--json``.
+
+    A program that started it need not read the lines for people, and learns a free port's number.
+    """
+    here = f"http://{address}"
+    policy = {"id": settings.policy.id, "digest": settings.policy.digest}
+    print_json({"url": here, "health": f"{here}/prism/health", **more, "policy": policy})

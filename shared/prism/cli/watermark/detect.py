@@ -12,6 +12,9 @@ import typer
 from prism.cli.given import given_text
 from prism.cli.output import Json, bad_input, print_json
 
+LARGEST_ID = 2**31 - 1
+"""Engines keep token ids as signed 32-bit integers."""
+
 
 def detect(
     text: Annotated[
@@ -76,10 +79,10 @@ def detect(
 def _ids(text: str, as_json: bool) -> list[int]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         bad_input("--ids: the input is not JSON; give a list like [12, 345]", as_json)
     if not isinstance(value, list) or not all(
-        isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value
+        isinstance(i, int) and not isinstance(i, bool) and 0 <= i <= LARGEST_ID for i in value
     ):
         bad_input("--ids: the input is not a list of token ids like [12, 345]", as_json)
     return value
