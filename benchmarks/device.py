@@ -4,9 +4,8 @@
 
 On a GPU the step is Triton's kernels (``vllm_prism.walk``), timed by CUDA events, every step under
 ``torch.cuda.set_sync_debug_mode("error")``: had it waited for the device, it would have raised. On
-a CPU it is the tables of torch (``vllm_prism.device``), timed by the CPU's clock; Triton's
-interpreter (``TRITON_INTERPRET=1``, with a small ``--batch``) shows that the kernels run, not how
-fast.
+a CPU Triton's interpreter (``TRITON_INTERPRET=1``, with a small ``--batch``) shows that the kernels
+run, not how fast.
 
 Rows read ordinary words; ``--near`` of these words begin a phrase. The policy watches a score too,
 which Triton's kernels read (``--no-scores``: it doesn't). Each step commits one token per row, and
@@ -49,19 +48,19 @@ def main() -> None:
     vocabulary = _vocabulary(options.tokenizer, options.vocabulary, words, rng)
     guard = TokenGuard.compile(_policy(phrases, options.scores), vocabulary)
     rows = [_tokens(vocabulary, words, phrases, options, rng) for _ in range(options.batch)]
-    kernels = device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise SystemExit("Triton's kernels need a GPU, or TRITON_INTERPRET=1 to see that they run")
     began = time.perf_counter()
-    path = _Kernels if kernels else _Tables
-    under_test = path(_Given(guard, vocabulary, rows, options, device))
+    under_test = _Kernels(_Given(guard, vocabulary, rows, options, device))
     build = time.perf_counter() - began
     figures = _measure(under_test.step, vocabulary.size, options, device)
     result = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "path": path.NAME,
+        "path": _Kernels.NAME,
         "batch": options.batch,
         "drafts": options.drafts,
         "phrases": len(phrases),
-        "scores": kernels and options.scores,
+        "scores": options.scores,
         "vocabulary": vocabulary.size,
         "steps": options.steps,
         "build_s": round(build, 2),
@@ -203,40 +202,6 @@ class _Kernels:
     def step(self, logits: torch.Tensor, step: int) -> None:
         pos, fed = self._layout[step]
         self._walk.step(logits, self._ids, self._mapping, self._local, pos, fed)
-
-
-class _Tables:
-    """Phrases as written, by tables of torch."""
-
-    NAME = "torch"
-
-    def __init__(self, given: _Given) -> None:
-        from prism.steer.ranges import TokenTexts
-        from vllm_prism.device import DeviceTables
-        from vllm_prism.guards import tokens_of
-
-        guard, vocabulary, device = given.guard, given.vocabulary, given.device
-        texts = TokenTexts.of(tokens_of(vocabulary))
-        refusals = [(guard.refusal(None, inside=False), guard.refusal(None, inside=True))]
-        self._tables = DeviceTables(
-            [guard.policy], texts, refusals, given.eos, vocabulary.size, device
-        )
-        self.memory = sum(
-            value.numel() * value.element_size()
-            for value in vars(self._tables).values()
-            if isinstance(value, torch.Tensor)
-        )
-        self._places = given.options.drafts + 1
-        self._ids = given.ids(torch.int64)
-        start = self._tables.start(guard.policy.digest)
-        self._node = torch.full((len(self._ids),), start, dtype=torch.int64, device=device)
-
-    def step(self, logits: torch.Tensor, step: int) -> None:
-        self._node = self._tables.advance(self._node, self._ids[:, step])
-        nodes = [self._node]
-        for place in range(1, self._places):
-            nodes.append(self._tables.advance(nodes[-1], self._ids[:, step + place]))
-        self._tables.mask(logits, torch.stack(nodes, 1).reshape(-1))
 
 
 def _measure(

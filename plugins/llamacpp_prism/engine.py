@@ -28,6 +28,7 @@ from prism.config import Settings
 from prism.policy import load_policy
 from prism.policy.compiled import CompiledPolicy
 from prism.steer.guard import TokenGuard
+from prism.steer.stamp import language
 from prism.steer.vocabulary import Vocabulary
 from prism.steer.watermark import Sampling, Watermark, WatermarkKey
 
@@ -81,6 +82,7 @@ class GuardedLlama(Llama):  # type: ignore[misc]
                 state,
                 narrowed=bool(logits_processor),
                 watermark=self._watermark_of(chosen.policy, sampling),
+                locale=language.get(),
             )
         self._prism_gate = gate
         self._prism_resume = True
@@ -197,7 +199,7 @@ class GuardedLlama(Llama):  # type: ignore[misc]
             for choice in response["choices"]:
                 if choice["finish_reason"] and self._gate.refused(self._prism_count):
                     choice["finish_reason"] = self._prism_reason
-            printed = printed or Printed(self._gate.guard)
+            printed = printed or Printed(self._gate.guard, self._gate.locale)
             for out in printed.let_out(response, echoed, self._prism_reason):
                 yield out
             if out is not response:

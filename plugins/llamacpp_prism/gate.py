@@ -33,8 +33,11 @@ class Gate:
         *,
         narrowed: bool = False,
         watermark: Watermark | None = None,
+        locale: str | None = None,
     ) -> None:
+        """``locale``: what is refused is refused in it."""
         self.guard = guard
+        self.locale = locale
         self._grammar = grammar
         self._narrowed = narrowed or grammar is not None
         self._watermark = watermark
@@ -82,7 +85,7 @@ class Gate:
             return step.forced
         if self._stuck:
             return self.guard.eos
-        if (step.banned == token).any():
+        if step.bans(token):
             raise ModerationFailedError("the engine sampled a token that is masked")
         if self._grammar is not None and not self._grammar.accept(token):
             raise ModerationFailedError("the engine sampled a token outside the grammar")
@@ -93,11 +96,8 @@ class Gate:
         if self._row is None:
             return
         step = self._row.step()
-        if step.forced is not None:
-            logits[:] = _HIDDEN
-            logits[step.forced] = 0.0
-        else:
-            logits[step.banned] = _HIDDEN
+        step.write(logits, float(_HIDDEN))
+        if step.forced is None:
             logits[self._forbidden.get(len(self._output), [])] = _HIDDEN
 
     def rewind(self) -> int:
@@ -132,10 +132,10 @@ class Gate:
             scores[forbidden] = -np.inf
         if row.apply(scores):
             self.rewinder.kept_from(row.state, len(self._output))
-        narrowed = self._narrowed or forbidden
+        narrowed = self._narrowed or forbidden or row.step().allowed is not None
         if narrowed and not row.refusing and scores.max() == -np.inf:
             # Nothing is left that the request and the policy both allow.
-            if row.step().banned.size or forbidden:
+            if not row.step().empty or forbidden:
                 row.refuse()
             else:
                 self._stuck = True
@@ -155,7 +155,7 @@ class Gate:
             # The first token; or a script has set the context back, or replaced it.
             if start == 0 or not np.array_equal(input_ids[:start], self._seen[:start]):
                 self._prompt_len = start = len(input_ids)
-            self._row = self.guard.row(input_ids[:start].tolist())
+            self._row = self.guard.row(input_ids[:start].tolist(), self.locale)
             self._output = input_ids[start:].tolist()
         self._seen = input_ids.copy()
         self._row.advance(self._output)

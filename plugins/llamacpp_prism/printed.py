@@ -17,9 +17,10 @@ from prism.steer.state import State
 class Printed:
     """The text of one answer as it is handed out."""
 
-    def __init__(self, guard: TokenGuard) -> None:
+    def __init__(self, guard: TokenGuard, locale: str | None = None) -> None:
+        """``locale``: what the refusal is written in."""
         self._state = State(guard.output)
-        self._message = guard.policy.message()
+        self._message = guard.policy.message(locale)
         # A refusal may name what it refuses; nothing is to be held against it then.
         self._watched = not State(guard.output).read(self._message)
         self._begun = False

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from prism.steer import edit
+from prism.steer.kernel import ANY_OTHER
 from prism.steer.state import Masks
 
 
@@ -22,15 +23,19 @@ def mask(logits: torch.Tensor, places: NDArray[np.int64], masks: Masks) -> NDArr
     ``[rows]``; where a banned token is the likeliest, or equals it, nothing was written.
     """
     done = np.ones(len(places), np.bool_)
-    if not len(masks.ids):
+    if not len(masks.ids) and not masks.only.any():
         return done
     if _on_host(logits):
-        edit.mask(logits.numpy(), places, masks.ids, masks.bounds, done)
+        edit.mask(logits.numpy(), places, masks.ids, masks.bounds, masks.only, done)
         return done
     sizes = np.diff(masks.bounds)
-    some = np.flatnonzero(sizes)
+    done[masks.only != ANY_OTHER] = False  # rare: one by one
+    some = np.flatnonzero((sizes > 0) & done)
+    if not len(some):
+        return done
+    banned = masks.ids[np.repeat(done, sizes)]
     owner = np.repeat(np.arange(len(some)), sizes[some])
-    at, ids, of, lines = _moved(logits.device, places[some][owner], masks.ids, owner, places[some])
+    at, ids, of, lines = _moved(logits.device, places[some][owner], banned, owner, places[some])
     best = torch.full((len(some),), -torch.inf, device=logits.device)
     best.scatter_reduce_(0, of, logits[at, ids].float(), "amax")
     usual = (logits.amax(-1).float()[lines] > best).cpu().numpy()

@@ -1,22 +1,27 @@
 """What the front end does with a prompt and with a text, where the worker's processor can't see it.
 
-Both hooks stand in the process that takes requests, in servers and in scripts alike.
+The hooks stand in the process that takes requests, in servers and in scripts alike.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from prism.config import Settings
+from prism.steer import stamp
 from prism.types import Action, Stage
 from vllm_prism.errors import UnmoderatableError
 
 if TYPE_CHECKING:
     from prism.match.phrases import PhraseSet
 
+_CHARACTER = 4
+"""Tokens that a character may be spelled in."""
+REASON = "content_filter"
+"""The stop reason of a text that is cut because a control token's name would end a phrase in it."""
 Check = Callable[[str, int, list[str], bool], tuple[str, int] | None]
 
 
@@ -26,6 +31,10 @@ def install() -> None:
     from vllm.v1.engine.input_processor import InputProcessor
 
     detokenizer.check_stop_strings = cut_before_phrases(detokenizer.check_stop_strings)
+    base, fast = detokenizer.BaseIncrementalDetokenizer, detokenizer.FastIncrementalDetokenizer
+    base.get_next_output_text = hold_phrases(base.get_next_output_text)
+    base.update = judge_names(base.update)
+    fast.__init__ = begin_behind_prompt(fast.__init__)
     InputProcessor.process_inputs = refuse_mixed(InputProcessor.process_inputs)
 
 
@@ -66,6 +75,102 @@ def cut_before_phrases(check: Check) -> Check:
         return found[0], at
 
     return check_stop_strings
+
+
+def hold_phrases(get: Callable[[Any, bool, bool], str]) -> Callable[[Any, bool, bool], str]:
+    """Return ``get_next_output_text`` that hands out no phrase before the text is whole.
+
+    While a stop string may yet come, vLLM hands out the text up to some characters before its end,
+    which may be within a word: "lanterns", of which it keeps back the last letter.
+    """
+
+    @functools.wraps(get)
+    def get_next_output_text(self: Any, finished: bool, delta: bool) -> str:
+        held = self.stop_buffer_length
+        if finished or not held:
+            return get(self, finished, delta)
+        text: str = self.output_text
+        safe = _safe_end(self, text[: max(0, len(text) - held)])
+        self.stop_buffer_length = max(held, len(text) - safe)
+        try:
+            return get(self, finished, delta)
+        finally:
+            self.stop_buffer_length = held
+
+    return get_next_output_text
+
+
+def _safe_end(owner: Any, text: str) -> int:
+    """Return up to where ``text``, which grows, may end without a phrase. Costs what is new."""
+    from prism.steer.state import State  # takes Numba along, as below
+
+    state, read, safe = getattr(owner, "_prism_read", None) or (State(_phrases()), 0, 0)
+    for at in range(read, len(text)):
+        if not state.read(text[at]):
+            safe = at + 1
+    owner._prism_read = state, max(read, len(text)), safe
+    return min(int(safe), len(text))
+
+
+def judge_names(update: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Return ``update`` that holds the text to the phrases where control tokens are printed.
+
+    To the sampler these add no text. Where it would hold a phrase by their names the text ends
+    before that. A request with a stamp has a text layer, which reads what is printed.
+    """
+
+    @functools.wraps(update)
+    def judged(self: Any, new_token_ids: list[int], stop_terminated: bool) -> str | None:
+        stopped = update(self, new_token_ids, stop_terminated)
+        if not getattr(self, "_prism_names", False):
+            return stopped
+        at = len(self.output_text) + 1
+        while (first := _first(self.output_text[: at - 1])) is not None:
+            at = min(first + 1, at - 1)
+        if at > len(self.output_text):
+            return stopped
+        self.output_text = self.output_text[: at - 1]
+        return REASON
+
+    return judged
+
+
+def begin_behind_prompt(init: Callable[..., None]) -> Callable[..., None]:
+    """Return ``FastIncrementalDetokenizer.__init__`` that never prints a prompt.
+
+    vLLM's stream of text begins with the prompt's; where that ends in "�" it takes all of it for
+    unfinished, and prints it with the output.
+    """
+
+    @functools.wraps(init)
+    def __init__(self: Any, tokenizer: Any, request: Any) -> None:
+        init(self, tokenizer, request)
+        if request.prompt_token_ids and _ends_in_replacement(self, request.prompt_token_ids):
+            self.stream = type(self.stream)(skip_special_tokens=self.skip_special_tokens)
+        stamped = stamp.FIELD in (request.sampling_params.extra_args or {})
+        self._prism_names = not self.skip_special_tokens and not stamped
+
+    return __init__
+
+
+def _ends_in_replacement(detokenizer: Any, prompt: Sequence[int]) -> bool:
+    """Return whether the text of ``prompt`` ends in "�", as the engine's tokenizer decodes it."""
+    tokenizer, skip = detokenizer.tokenizer, detokenizer.skip_special_tokens
+    size = _CHARACTER
+    while True:
+        tail = list(prompt[-size:])
+        text: str = tokenizer.decode(tail, skip_special_tokens=skip)
+        # Bytes and control tokens alone don't tell where the run of them begins.
+        if size >= len(prompt) or any(_is_text(tokenizer, i) for i in tail[:-_CHARACTER]):
+            return text.endswith("\ufffd")
+        size *= 2
+
+
+def _is_text(tokenizer: Any, token: int) -> bool:
+    """Return whether a token is text alone: neither a byte nor control."""
+    piece = tokenizer.id_to_token(token)
+    text = tokenizer.decode([token], skip_special_tokens=True)
+    return bool(text.strip("\ufffd")) and not (len(piece) == 6 and piece.startswith("<0x"))
 
 
 def _first(text: str) -> int | None:

@@ -20,6 +20,7 @@ import triton.language as tl
 from prism.match import entries
 from prism.match import kernel as host
 from prism.steer import arena as a
+from prism.steer import utf8
 
 _EDGE_START = tl.constexpr(a.EDGE_START)
 _EDGE_SYMBOL = tl.constexpr(a.EDGE_SYMBOL)
@@ -45,7 +46,6 @@ _LEAD = tl.constexpr(a.LEAD)
 _PAYLOAD = tl.constexpr(a.PAYLOAD)
 _DUE = tl.constexpr(a.DUE)
 _POINT = tl.constexpr(a.POINT)
-_LEAST = tl.constexpr(a.LEAST)
 _TOKEN_FIELDS = tl.constexpr(a.TOKEN_FIELDS)
 _RUN = tl.constexpr(a.RUN_SHIFT)
 _GAP = tl.constexpr(a.GAP_SHIFT)
@@ -65,6 +65,7 @@ _SHORT_PIECE = tl.constexpr(host.SHORT_PIECE)
 _CHAR_MASK = tl.constexpr((1 << a.GAP_SHIFT) - 1)
 _BASE_MASK = tl.constexpr((1 << 24) - 1)
 _BAD = tl.constexpr(2 << 24 | 0xFFFD)
+_BROKEN = tl.constexpr(utf8.BROKEN)
 _SPACE = tl.constexpr(1 << 24 | 32)
 
 
@@ -247,12 +248,13 @@ def step(
 
 @triton.jit
 def read(
-    data, common, codes, tokens, h, view, rings, row, lane, own, ring_mask,
-    node, count, gap, last, previous, due, point, least, token, live, REPORT: tl.constexpr,
+    data, common, codes, tokens, follows, known, h, view, rings, row, lane, own, ring_mask,
+    node, count, gap, last, previous, due, point, state, token, live, REPORT: tl.constexpr,
 ):  # fmt: skip
     """Read one token per lane; where ``REPORT``, the end of the text behind it too.
 
-    Returns the lanes' states and the worst level of what was completed.
+    Returns the lanes' states and the worst level of what was completed. ``follows`` says where in
+    UTF-8 the ``known`` tokens lead; nothing that is read behind bytes that are none counts.
     """
     its = tokens + token.to(tl.int64) * _TOKEN_FIELDS
     first = tl.load(its + _FIRST, mask=live, other=0)
@@ -260,6 +262,10 @@ def read(
     bytes_ = tl.load(its + _BYTES, mask=live, other=0)
     lead = tl.load(its + _LEAD, mask=live, other=0)
     payload = tl.load(its + _PAYLOAD, mask=live, other=0)
+    some = live & (bytes_ > 0)
+    leads = follows + state * known + token
+    behind = tl.load(leads, mask=some & (state < _BROKEN), other=_BROKEN).to(tl.int32)
+    state = tl.where(some, behind, state)
 
     # The first bytes may finish a character; or break it off, which is a character of its own.
     half = live & (due > 0)
@@ -267,7 +273,7 @@ def read(
     waits = half & ~finishes & (bytes_ == lead)
     taken = tl.minimum(lead, due)
     joined = point << (6 * taken) | (payload >> (6 * (lead - taken)))
-    valid = (joined >= least) & (joined <= 0x10FFFF) & ((joined < 0xD800) | (joined > 0xDFFF))
+    valid = state != _BROKEN
     page = tl.load(data + tl.load(common + _PAGES) + (joined >> 8), mask=finishes & valid, other=0)
     value = tl.load(
         data + tl.load(common + _VALUES) + page * 256 + (joined & 255),
@@ -286,11 +292,9 @@ def read(
     size = tl.where(waits, 0, size)
     its_due = tl.load(its + _DUE, mask=live, other=0)
     its_point = tl.load(its + _POINT, mask=live, other=0)
-    its_least = tl.load(its + _LEAST, mask=live, other=0)
     turns = live & ~waits & (bytes_ > 0)
     point = tl.where(waits, joined, tl.where(turns, its_point, point))
     due = tl.where(waits, due - lead, tl.where(turns, its_due, due))
-    least = tl.where(turns, its_least, least)
 
     body = before + size
     total = body
@@ -313,4 +317,4 @@ def read(
         )  # fmt: skip
         level = tl.maximum(level, found)
         i += 1
-    return node, count, gap, last, previous, due, point, least, level
+    return node, count, gap, last, previous, due, point, state, level

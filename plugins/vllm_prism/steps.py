@@ -1,12 +1,13 @@
 # Triton compiles these functions from their source: no annotation but ``constexpr`` means anything.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 # ruff: noqa: ANN001, ANN201, ANN202
-"""One engine step on the device, in five launches at most, without a word to the host.
+"""One engine step on the device, in six launches at most, without a word to the host.
 
 ``read_rows``: each row's state, from its slot's, by the tokens committed since and the drafts
-before it. ``score_rows`` (``vllm_prism.scoring``): the same for the sketch. ``try_tokens``: what
-may complete a phrase is tried, and masked where it does. ``mask_lists``: the tokens that hold a
-phrase themselves. ``decide``: refusals, and what is kept for the next step.
+before it. ``score_rows`` (``vllm_prism.scoring``): the same for the sketch. ``keep_valid``
+(``vllm_prism.wellformed``): within a character, nothing but what keeps to UTF-8. ``try_tokens``:
+what may complete a phrase is tried, and masked where it does. ``mask_lists``: the tokens that hold
+a phrase themselves. ``decide``: refusals, and what is kept for the next step.
 
 Nobody looks at a whole row of logits unless a masked token may be the likeliest, or the row is
 forced: reading all of them would cost more than the rest together. What changes from step to step
@@ -20,9 +21,10 @@ import triton.language as tl
 
 from prism.match import kernel as host
 from prism.steer import arena as a
+from prism.steer import utf8
 from vllm_prism import fields as f
 from vllm_prism.circling import in_circles, look_due, turn_counts
-from vllm_prism.kernels import read, step
+from vllm_prism.kernels import read
 
 _SLOT = tl.constexpr(f.SLOT)
 _LOCAL = tl.constexpr(f.LOCAL)
@@ -54,7 +56,8 @@ _LAST = tl.constexpr(a.LAST)
 _PREVIOUS = tl.constexpr(a.PREVIOUS)
 _DUE = tl.constexpr(a.HALF_DUE)
 _POINT = tl.constexpr(a.HALF_POINT)
-_LEAST = tl.constexpr(a.HALF_LEAST)
+_STATE = tl.constexpr(a.HALF_STATE)
+_BROKEN = tl.constexpr(utf8.BROKEN)
 _RANGE_START = tl.constexpr(a.RANGE_START)
 _RANGE_LOW = tl.constexpr(a.RANGE_LOW)
 _RANGE_HIGH = tl.constexpr(a.RANGE_HIGH)
@@ -70,15 +73,15 @@ _AT_START_SIZE = tl.constexpr(a.AT_START_SIZE)
 _ALWAYS = tl.constexpr(a.ALWAYS)
 _ALWAYS_LEVEL = tl.constexpr(a.ALWAYS_LEVEL)
 _ALWAYS_SIZE = tl.constexpr(a.ALWAYS_SIZE)
-_PARTIAL = tl.constexpr(a.PARTIAL)
-_PARTIAL_SIZE = tl.constexpr(a.PARTIAL_SIZE)
+_JUDGED = tl.constexpr(a.JUDGED)
+_WITHIN = tl.constexpr(a.WITHIN)
+_WITHIN_SIZE = tl.constexpr(a.WITHIN_SIZE)
 _REFUSE = tl.constexpr(a.REFUSE)
 _VIEWS = tl.constexpr(host.VIEWS)
 _PLAIN = tl.constexpr(host.PLAIN)
-SOURCES = host.VIEWS + 3
-"""Where candidates come from: the ranges of each view's node; and, while a character is half-read,
-those of the plain view behind it broken off, the tokens with parts of characters, and those that
-hold a phrase where a word may begin."""
+SOURCES = host.VIEWS + 1
+"""Where candidates come from: the ranges of each view's node; or, while a character is half-read,
+the tokens that may go on with it."""
 _SOURCES = tl.constexpr(SOURCES)
 _MINUS_INFINITY = tl.constexpr(-8388608)  # of float32, as int32
 _LEAST_KEY = tl.constexpr(-(2**63))
@@ -95,8 +98,8 @@ def _state(fields):
     previous = tl.load(fields + _PREVIOUS).to(tl.int32)
     due = tl.load(fields + _DUE).to(tl.int32)
     point = tl.load(fields + _POINT).to(tl.int32)
-    least = tl.load(fields + _LEAST).to(tl.int32)
-    return node, count, gap, last, previous, due, point, least
+    state = tl.load(fields + _STATE).to(tl.int32)
+    return node, count, gap, last, previous, due, point, state
 
 
 @triton.jit
@@ -112,7 +115,7 @@ def _copy(target, source, size: tl.constexpr, CHUNK: tl.constexpr):
     do_not_specialize_on_alignment=["mapping", "local_pos", "pos", "input_ids"],
 )
 def read_rows(
-    data, views, common, codes, tokens, known,
+    data, views, policies, common, codes, tokens, follows, known,
     slot_fields, slot_states, row_fields, row_states, tops, ids, id_stride,
     mapping, local_pos, pos, input_ids, most,
     RING: tl.constexpr, LANES: tl.constexpr, CHUNK: tl.constexpr,
@@ -142,7 +145,10 @@ def read_rows(
     fields = target + lane * _STATE_FIELDS
     ring = (row.to(tl.int64) * width + LANES * _STATE_FIELDS) + lane * RING
     h = views + (policy.to(tl.int64) * LANES + lane) * _VIEW_FIELDS
-    node, count, gap, last, previous, due, point, least = _state(fields)
+    node, count, gap, last, previous, due, point, state = _state(fields)
+    # Where no phrase is kept out, what is no UTF-8 is as good as anything.
+    judged = tl.load(policies + policy.to(tl.int64) * _POLICY_FIELDS + _JUDGED) != 0
+    state = tl.where(judged, state, 0)
     # A step was missed: what was sampled in it is unknown.
     lost = first - seen > most
     new = tl.where(live, tl.minimum(first - seen, most), 0)
@@ -154,11 +160,17 @@ def read_rows(
         # Logits behind the vocabulary add no text; what is below it is no token at all.
         lost = lost | (token < 0)
         some_text = (token >= 0) & (token < known)
-        node, count, gap, last, previous, due, point, least, _ = read(
-            data, common, codes, tokens, h, lane, row_states, ring, ring, 0, RING - 1,
-            node, count, gap, last, previous, due, point, least,
+        before = tl.max(state, 0)
+        node, count, gap, last, previous, due, point, state, _ = read(
+            data, common, codes, tokens, follows, known, h, lane, row_states, ring, ring, 0,
+            RING - 1, node, count, gap, last, previous, due, point, state,
             tl.full(lane.shape, 0, tl.int32) + token, lane < tl.where(some_text, _VIEWS, 0), False,
         )  # fmt: skip
+        state = tl.where(judged, state, 0)
+        # What a decoder makes of bytes that are no UTF-8 is not known: behind them it refuses.
+        breaks = (before != _BROKEN) & (tl.max(state, 0) == _BROKEN)
+        start = tl.minimum(start, tl.where(breaks, seen + j + 1, _NEVER))
+    lost = lost | ((tl.max(state, 0) == _BROKEN) & (here < start))
     turned = tl.load(own + _SLOT_TURNED)
     turning = tl.load(own + _TURNING)
     turned = tl.where(live & (turning < first), turning, turned)
@@ -174,7 +186,7 @@ def read_rows(
     tl.store(fields + _PREVIOUS, previous.to(tl.int64))
     tl.store(fields + _DUE, due.to(tl.int64))
     tl.store(fields + _POINT, point.to(tl.int64))
-    tl.store(fields + _LEAST, least.to(tl.int64))
+    tl.store(fields + _STATE, state.to(tl.int64))
     of_row = row_fields + row * _ROW_FIELDS
     tl.store(of_row + _SLOT, slot.to(tl.int32))
     tl.store(of_row + _LOCAL, local)
@@ -229,7 +241,7 @@ def _ranges(data, of_view, states, ring, ring_mask, count, squeezed, at):
 
 @triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["logits"])
 def try_tokens(
-    logits, stride, data, views, policies, common, codes, tokens,
+    logits, stride, data, views, common, codes, tokens, follows, known,
     slot_fields, row_fields, row_states, scratch, tops, rows,
     RING: tl.constexpr, LANES: tl.constexpr, TRIED: tl.constexpr,
 ):  # fmt: skip
@@ -259,13 +271,12 @@ def try_tokens(
         asked = (tl.load(of_row + _LIVE) != 0) & (
             tl.load(of_row + _HERE) < tl.load(of_row + _START)
         )
-        asked = asked & ((source < _VIEWS) | (whole == 0))
+        asked = asked & ((source < _VIEWS) == whole)
         if asked:
             policy = tl.load(of_row + _POLICY).to(tl.int64)
-            lists = policies + policy * _POLICY_FIELDS
             h = views + (policy * LANES + view) * _VIEW_FIELDS
             fields = state + view * _STATE_FIELDS
-            node, count, gap, last, previous, due, point, least = _state(fields)
+            node, count, gap, last, previous, due, point, utf = _state(fields)
             row_ring = row.to(tl.int64) * width + LANES * _STATE_FIELDS + view * RING
             own = tl.maximum(count - 1, 0)
             # A candidate may lengthen the last symbol: each lane has it.
@@ -281,20 +292,8 @@ def try_tokens(
             high = tl.full((), 0, tl.int64)
             if source >= _VIEWS:
                 from_view = views + (policy * LANES + _PLAIN) * _VIEW_FIELDS
-                if source == _VIEWS:
-                    # Broken off, the character separates words. Only the plain view sees that.
-                    behind, _, _, _, _, _ = step(
-                        data, common, h, view, rings, row_ring, lane_ring, own, RING - 1,
-                        node, count, gap, last, previous,
-                        tl.full(view.shape, 1 << 24 | 32, tl.int32), view == _PLAIN, False,
-                    )  # fmt: skip
-                    at = tl.max(tl.where(view == _PLAIN, behind, 0), 0).to(tl.int64)
-                elif source == _VIEWS + 1:
-                    low = tl.load(common + _PARTIAL)
-                    high = low + tl.load(common + _PARTIAL_SIZE)
-                else:
-                    low = tl.load(lists + _AT_START)
-                    high = low + tl.load(lists + _AT_START_SIZE)
+                low = tl.load(common + _WITHIN)
+                high = low + tl.load(common + _WITHIN_SIZE)
             lows = data + tl.load(from_view + _RANGE_LOW)
             highs = data + tl.load(from_view + _RANGE_HIGH)
             fails = data + tl.load(from_view + _RANGE_FAIL)
@@ -306,7 +305,7 @@ def try_tokens(
             at, i, end = _ranges(
                 data, from_view, row_states, its_ring, RING - 1, symbols, squeezed, at
             )
-            certain = (source == _PLAIN) & whole
+            certain = source == _PLAIN
             busy = (low < high) | (at != 0)
             while busy:
                 while low < high:
@@ -314,8 +313,8 @@ def try_tokens(
                     token = tl.load(data + low + place, mask=there, other=0)
                     tried = there & (view < _VIEWS)
                     _, _, _, _, _, _, _, _, level = read(
-                        data, common, codes, tokens, h, view, rings, row_ring, lane_ring, own,
-                        RING - 1, node, count, gap, last, previous, due, point, least,
+                        data, common, codes, tokens, follows, known, h, view, rings, row_ring,
+                        lane_ring, own, RING - 1, node, count, gap, last, previous, due, point, utf,
                         token, tried, True,
                     )  # fmt: skip
                     worst = tl.max(tl.reshape(level, [TRIED, LANES]), 1)
@@ -355,11 +354,11 @@ def mask_lists(
     of_row = row_fields + row * _ROW_FIELDS
     state = row_states + row.to(tl.int64) * (LANES * (_STATE_FIELDS + RING))
     asked = (tl.load(of_row + _LIVE) != 0) & (tl.load(of_row + _HERE) < tl.load(of_row + _START))
-    if asked:
+    # While a character is half-read what goes on with it is tried.
+    if asked & (tl.load(state + _DUE) == 0):
         lists = policies + tl.load(of_row + _POLICY).to(tl.int64) * _POLICY_FIELDS
-        # Those that must begin a word: behind anything but a letter. (While a character is half
-        # read they were tried.)
-        starts = (tl.load(state + _PREVIOUS) != 0) & (tl.load(state + _DUE) == 0)
+        # Those that must begin a word: behind anything but a letter.
+        starts = tl.load(state + _PREVIOUS) != 0
         bits = logits.to(tl.pointer_type(tl.int32), bitcast=True) + row.to(tl.int64) * stride
         for which in tl.static_range(2):
             if which == 0:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prism.steer.batch import Batch, Line
 from prism.steer.guard import TokenGuard
 from prism.steer.row import Step, TokenRow, any_left
+from prism.steer.state import Masks
 from vllm_prism import edits
 from vllm_prism.guards import Guards
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vllm.prism")
 
 _SWAP = "SWAP"
+_NOTHING = np.zeros(0, np.int64)
 
 
 class Row:
@@ -69,10 +71,10 @@ class Row:
             self.batch.release(self.row)
         self.batch = self.row = self._refused_at = None
 
-    def steer(self, logits: torch.Tensor, banned: NDArray[np.int64]) -> None:
-        """Edit this request's logits, shape ``[vocabulary]``, which are ``banned`` tokens' too."""
+    def steer(self, logits: torch.Tensor, masks: Masks, i: int) -> None:
+        """Edit this request's logits, shape ``[vocabulary]``, by the ``i``-th of ``masks``."""
         assert self.row is not None
-        self.row.prepare(banned)
+        self.row.prepare(masks, i)
         self._apply(self.row, logits)
 
     def apply_alone(self, batch: Batch, logits: torch.Tensor) -> None:
@@ -113,7 +115,7 @@ class Row:
 
     def _apply(self, row: TokenRow, logits: torch.Tensor) -> None:
         step = row.step()
-        if step.forced is None and not len(step.banned):
+        if step.empty:
             return
         host = logits.float().cpu()  # itself, where it is of that kind and there
         if self._structured:
@@ -136,7 +138,7 @@ class Row:
         if step.forced is None:
             step.write(logits)
         if step.forced is not None or not any_left(logits):
-            Step(self._guards.eos, step.banned).write(logits)
+            Step(self._guards.eos, _NOTHING).write(logits)
 
 
 class Group:
@@ -176,7 +178,7 @@ class Group:
         # Those that want what is banned.
         for i in np.flatnonzero(~(done | refusing)).tolist():
             index, row = self._together[i]
-            row.steer(logits[index], masks.row(i))
+            row.steer(logits[index], masks, i)
             if row.begun:
                 self._begun.add(row)
 

@@ -5,16 +5,15 @@ and only the tokens in ``req_states`` are committed. Every step is a fixed numbe
 without a copy to the host. What the prompt decides, and where a resumed request stands, is decided
 on the host, when a request takes a slot: then its ids are there anyway.
 
-With Triton, which that runner needs on a GPU, the device walks the host's own automata
-(``vllm_prism.walk``) and reads its scores. Without, tables of nodes (``vllm_prism.device``) cover
-phrases as they are written, in ROT13 and reversed.
+With Triton, which that runner needs, the device walks the host's own automata
+(``vllm_prism.walk``) and reads its scores. Without, the host reads the tokens in every step.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,10 +21,9 @@ import numpy as np
 import torch
 
 from prism.policy import CompiledPolicy
-from prism.steer.row import TokenRow
-from prism.steer.state import State, States
+from prism.steer.row import Step, TokenRow, any_left
+from prism.steer.state import State
 from vllm_prism import fields
-from vllm_prism.device import DeviceTables
 from vllm_prism.fields import NEVER
 from vllm_prism.guards import Guards
 
@@ -36,9 +34,8 @@ if TYPE_CHECKING:
         LogitsProcRequestState,
     )
 
-    from prism.steer.guard import TokenGuard
-
 logger = logging.getLogger("vllm.prism")
+_NOTHING = np.zeros(0, np.int64)
 
 
 class Request(NamedTuple):
@@ -50,9 +47,17 @@ class Request(NamedTuple):
     """Tokens of the prompt."""
     output: Sequence[int]
     """Tokens after it."""
-    state: State
+    row: TokenRow
+    """The host's, behind the output …"""
+    make: Callable[[], TokenRow]
+    """… and what makes one behind the prompt."""
     refuse_from: int
     structured: bool
+
+    @property
+    def state(self) -> State:
+        """Where the row stands."""
+        return self.row.state
 
     @property
     def seen(self) -> int:
@@ -80,10 +85,9 @@ class Slots(ABC):
         if find_spec("triton") is not None and states.device.type != "cpu":
             return TritonSlots(guards, states, speculative_tokens)
         logger.warning(
-            "without Triton disguised phrases (spaced, leet, repeated letters, characters in "
-            "pieces) and scores are left to the text layer, and no model in circles is stopped"
+            "without Triton every step waits for its tokens to be read on the host, which is slow"
         )
-        return TorchSlots(guards, states, speculative_tokens)
+        return HostSlots(guards, states, speculative_tokens)
 
     def add(self, slot: int, params: SamplingParams) -> bool:
         """Take over a request, new or resumed after preemption."""
@@ -91,19 +95,19 @@ class Slots(ABC):
         tokens = _staged(self._states.all_token_ids, slot)
         prompt_len = int(self._states.prompt_len.np[slot])
         prompt = None if tokens is None else tokens[:prompt_len]
-        row = TokenRow(guard, prompt, None, self._states_of(guard))
+
+        def make() -> TokenRow:
+            return guard.row(prompt)
+
+        row = make()
         output = () if tokens is None else tokens[prompt_len:]
         row.advance(output)
         refuse_from = NEVER if row.refused_at is None else prompt_len + row.refused_at
         structured = params.structured_outputs is not None
         self._new.append(
-            Request(slot, guard.policy, prompt_len, output, row.state, refuse_from, structured)
+            Request(slot, guard.policy, prompt_len, output, row, make, refuse_from, structured)
         )
         return True
-
-    def _states_of(self, guard: TokenGuard) -> States:
-        """Return where the host reads a resumed request's output."""
-        return States(guard.output, 1, guard.scores)
 
     def flush(self) -> None:
         """Write what was added to the device."""
@@ -157,102 +161,116 @@ class TritonSlots(Slots):
         )
 
 
-class TorchSlots(Slots):
-    """The state of a slot is a node of its policy's tables (``prism.steer.ranges``)."""
+class HostSlots(Slots):
+    """The same on the host, for devices without Triton: every step waits for its tokens.
+
+    A row is what the V1 runner's would be; one behind drafts is read anew.
+    """
 
     def __init__(
         self, guards: Guards, states: LogitsProcRequestState, speculative_tokens: int = 0
     ) -> None:
         super().__init__(guards, states, speculative_tokens)
-        self._tables = DeviceTables.of(guards, states.vocab_size, states.device)
-        n, device = states.max_num_reqs, states.device
-        self._node = torch.zeros(n, dtype=torch.int64, device=device)
-        self._prompt = torch.zeros(n, dtype=torch.int64, device=device)
-        self._seen = torch.zeros(n, dtype=torch.int64, device=device)
-        self._refuse_from = torch.full((n,), NEVER, dtype=torch.int64, device=device)
-        self._pending = torch.full((n,), NEVER, dtype=torch.int64, device=device)
-        """Where a refusal was begun in the last step, if that token turns out to be committed."""
-        self._structured = torch.zeros(n, dtype=torch.bool, device=device)
+        self._held: dict[int, _Held] = {}
 
-    def _states_of(self, guard: TokenGuard) -> States:
-        # Scores are the text layer's here: they must not depend on who was preempted.
-        return States(guard.output)
-
-    def _write(self, requests: Sequence[Request]) -> None:
-        numbers = []
-        for r in requests:
-            node = self._tables.start(r.policy.digest)
-            for token in r.output:
-                node = self._tables.next(r.policy.digest, node, token)
-            numbers.append([r.slot, node, r.prompt, r.seen, r.refuse_from, r.structured])
-        new = torch.tensor(numbers, dtype=torch.int64)
-        if self._states.device.type != "cpu":
-            new = new.pin_memory().to(self._states.device, non_blocking=True)
-        slot, node_, prompt, seen, refuse_from, structured = new.unbind(1)
-        self._node[slot] = node_
-        self._prompt[slot] = prompt
-        self._seen[slot] = seen
-        self._refuse_from[slot] = refuse_from
-        self._pending[slot] = NEVER
-        self._structured[slot] = structured.bool()
+    def _write(self, new: Sequence[Request]) -> None:
+        for request in new:
+            self._held[request.slot] = _Held(request)
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> None:
-        slot = ctx.expanded_idx_mapping.long()
-        local = ctx.expanded_local_pos.long()
-        here = ctx.pos.long() + 1  # position of the token this row samples
-        first = here - local  # … and of the one the request's first row samples
-        seen = self._seen[slot]
-        # Rows in the middle of a prompt are computed and thrown away: they must change nothing.
-        live = first >= seen
-        node = self._walk(slot, local, first, seen, ctx)
+        slots = ctx.expanded_idx_mapping.tolist()
+        local, here = ctx.expanded_local_pos.tolist(), (ctx.pos + 1).tolist()
+        ids, fed = self._states.all_token_ids.gpu, ctx.input_ids.tolist()
+        for row, (slot, place) in enumerate(zip(slots, local, strict=True)):
+            held, first = self._held[slot], here[row] - place
+            # Rows in the middle of a prompt are computed and thrown away: they must change nothing.
+            if first < held.seen:
+                continue
+            if place == 0:
+                # A step was missed: what was sampled in it is unknown.
+                held.lost = first - held.seen > self._most
+                held.commit(ids[slot, held.prompt : first].tolist())
+            self._steer(held, fed[row - place + 1 : row + 1], logits[row])
 
-        begun = self._pending[slot]
-        start = torch.where(live & (begun < first), begun, NEVER).minimum(self._refuse_from[slot])
-        self._refuse_from[slot] = start
-        refusing = here >= start
-        # A step was missed: what was sampled in it is unknown.
-        lost = live & (first - seen > self._most)
+    def _steer(self, held: _Held, drafts: list[int], logits: torch.Tensor) -> None:
+        row, host = held.behind(drafts), logits.float().cpu().numpy().copy()
+        begun = not row.refusing
+        if held.lost:
+            row.refuse()
+        if held.structured:
+            # A grammar rejects the refusal's tokens: mask only, and end where nothing is left.
+            step = row.step()
+            if step.forced is None:
+                step.write(host)
+            if step.forced is not None or not any_left(host):
+                Step(self._guards.eos, _NOTHING).write(host)
+        else:
+            turned = row.apply(host)
+            if not row.refusing and not any_left(host):
+                row.refuse()
+                row.apply(host)
+            held.note(len(drafts), refused=begun and row.refusing, turned=turned)
+        logits.copy_(torch.from_numpy(host))
 
-        wanted = logits.argmax(-1)
-        self._tables.mask(logits, node)
-        stuck = ~(logits.amax(-1) > -torch.inf)
-        wants = stuck | lost | self._tables.blocks(node, wanted)
-        structured = self._structured[slot]
-        # A grammar rejects the refusal's tokens: mask only, and end where nothing else is left.
-        begin = wants & ~refusing & live & ~structured
-        forced = torch.where(structured, refusing | stuck | lost, refusing | wants)
-        index = torch.where(refusing, here - start, 0)
-        inside = (start > self._prompt[slot]) | (~refusing & (here > self._prompt[slot]))
-        token = self._tables.refusal(node, index, inside, structured)
-        logits.masked_fill_(forced[:, None], -torch.inf)
-        kept = logits.gather(1, token[:, None])
-        logits.scatter_(1, token[:, None], kept.masked_fill(forced[:, None], 0.0))
 
-        self._pending[slot] = NEVER
-        self._pending.scatter_reduce_(0, slot, torch.where(begin, here, NEVER), "amin")
+class _Held:
+    """A request of ``HostSlots``: its output, and the row behind that."""
 
-    def _walk(
-        self,
-        slot: torch.Tensor,
-        local: torch.Tensor,
-        first: torch.Tensor,
-        seen: torch.Tensor,
-        ctx: LogitsContext,
-    ) -> torch.Tensor:
-        """Return each row's node: after the committed tokens, then after the drafts before it."""
-        ids = self._states.all_token_ids.gpu
-        node = self._node[slot]
-        for step in range(self._most):
-            at = seen + step
-            token = ids[slot, at.clamp(max=ids.shape[1] - 1)].long()
-            node = torch.where(at < first, self._tables.advance(node, token), node)
-        self._node[slot] = node
-        self._seen[slot] = torch.maximum(seen, first)
-        row = torch.arange(len(slot), device=slot.device)
-        for step in range(1, self._most):
-            token = ctx.input_ids[(row - local + step).clamp(max=len(row) - 1)].long()
-            node = torch.where(step <= local, self._tables.advance(node, token), node)
-        return node
+    def __init__(self, request: Request) -> None:
+        self.prompt, self.structured = request.prompt, request.structured
+        self.lost = False
+        self._make, self._output = request.make, list(request.output)
+        self._row: TokenRow | None = request.row
+        self._turned = int(request.state.states.turned[request.state.slot])
+        self._begun: set[int] = set()
+        self._turning: set[int] = set()
+        """Lengths of the output at which the last step began refusals, and at which a mask changed
+        the course; behind drafts they count if these were committed."""
+
+    @property
+    def seen(self) -> int:
+        """Tokens of prompt and output that were read."""
+        return self.prompt + len(self._output)
+
+    def commit(self, output: list[int]) -> None:
+        """Take over the whole output so far."""
+        row = self._row or self._fresh()
+        for size in range(len(self._output), len(output)):
+            if size in self._turning:
+                row.state.turn()
+            if size in self._begun and row.begins_refusal(output[size]):
+                row.refuse()
+            row.advance(output[: size + 1])
+        self._begun.clear()
+        self._turning.clear()
+        self._row, self._output = row, output
+        self._turned = int(row.state.states.turned[row.state.slot])
+
+    def behind(self, drafts: list[int]) -> TokenRow:
+        """Return the row behind the output and ``drafts``."""
+        row = self._row
+        if row is not None and (row.refusing or not drafts):
+            row.advance([*self._output, *drafts])
+            return row
+        row = self._fresh()
+        for size in range(1, len(drafts) + 1):
+            row.advance([*self._output, *drafts[:size]])
+        return row
+
+    def note(self, drafts: int, *, refused: bool, turned: bool) -> None:
+        """Note what a row decided behind so many drafts."""
+        size = len(self._output) + drafts
+        if refused:
+            self._begun.add(size)
+            self._row = None  # what it begins counts once it is committed
+        if turned:
+            self._turning.add(size)
+
+    def _fresh(self) -> TokenRow:
+        row = self._make()
+        row.advance(self._output)
+        row.state.states.turned[row.state.slot] = self._turned
+        return row
 
 
 def _staged(tensor: Any, slot: int) -> Sequence[int] | None:

@@ -16,7 +16,7 @@ from prism.steer.guard import TokenGuard
 from prism.steer.score_arena import ScoreArena
 from prism.steer.state import State, States
 from vllm_prism import fields as f
-from vllm_prism import scoring, steps
+from vllm_prism import scoring, steps, wellformed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,6 +56,7 @@ class Walk:
         self._views, self._policies = put(arena.views), put(arena.policies)
         self._common = put(arena.common)
         self._known = len(arena.tokens)
+        self._follows = put(arena.follows.reshape(-1))
         self._slots = torch.zeros((slots, f.SLOT_FIELDS), dtype=torch.int32, device=device)
         self._rows = torch.zeros((rows, f.ROW_FIELDS), dtype=torch.int32, device=device)
         self._slot_states = torch.zeros((slots, arena.width), dtype=torch.int64, device=device)
@@ -150,8 +151,9 @@ class Walk:
         ring = self.arena.ring
         shape = {"RING": ring, "LANES": LANES, "num_warps": 1}
         steps.read_rows[(rows,)](
-            self._data, self._views, self._common, self._codes, self._tokens, self._known,
-            self._slots, self._slot_states, self._rows, self._row_states, self._tops,
+            self._data, self._views, self._policies, self._common, self._codes, self._tokens,
+            self._follows, self._known, self._slots, self._slot_states, self._rows,
+            self._row_states, self._tops,
             ids, ids.stride(0), mapping, local_pos, pos, input_ids, self._most,
             CHUNK=256, **shape,
         )  # fmt: skip
@@ -165,10 +167,14 @@ class Walk:
                 WIDTH=scores.width, DIMENSIONS=scores.dimensions, WATCHED=scores.most,
                 num_warps=1,
             )  # fmt: skip
+        wellformed.keep_valid[(rows, 4)](
+            logits, logits.stride(0), columns, self._follows, self._known, self._rows,
+            self._row_states, RING=ring, LANES=LANES, BLOCK=2048, num_warps=4,
+        )  # fmt: skip
         steps.try_tokens[(min(self._programs, rows * steps.SOURCES),)](
-            logits, logits.stride(0), self._data, self._views, self._policies, self._common,
-            self._codes, self._tokens, self._slots, self._rows, self._row_states, self._scratch,
-            self._tops, rows, TRIED=self._tried, **shape,
+            logits, logits.stride(0), self._data, self._views, self._common, self._codes,
+            self._tokens, self._follows, self._known, self._slots, self._rows, self._row_states,
+            self._scratch, self._tops, rows, TRIED=self._tried, **shape,
         )  # fmt: skip
         if self._listed:
             steps.mask_lists[(rows, 4)](

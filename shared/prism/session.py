@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 PATTERNS = "patterns"
 _PATTERNS_RAN = {PATTERNS: TierState.RAN}
 TURNS = "turns"
-"""In ``via``: seen in the user's turns alone; offsets count in those."""
+"""In ``via``: seen in some speakers' turns alone, or in fields put together; offsets count in
+those."""
 _MOST_MATCHES = 256  # kept per stage for the receipt; the verdict counts every one
 _log = logging.getLogger("prism")
 
@@ -61,6 +62,11 @@ class Session:
     def never_waits(self) -> bool:
         """Whether :meth:`waits` is never so."""
         return self._moderator.never_waits
+
+    @property
+    def locale(self) -> str | None:
+        """The locale that this request's user is refused in, ``None`` for the default."""
+        return self._locale
 
     @property
     def message(self) -> str:

@@ -68,7 +68,7 @@ def test_parts_of_characters_are_kept_apart(pieces, guard):
     assert tokens[6, fields].tolist() == [2, 2, 2, 0x04 << 6 | 0x2A, 0, 0]
     assert tokens[7, [a.BYTES, a.LEAD]].tolist() == [4, 1]
     assert tokens[8, [a.SIZE, a.LEAD]].tolist() == [4, 3]
-    assert tokens[-1].tolist() == [len(Arena.of([guard(pieces)]).codes), 0, 0, 0, 0, 0, 0, 0]
+    assert tokens[-1].tolist() == [len(Arena.of([guard(pieces)]).codes), 0, 0, 0, 0, 0, 0]
 
 
 def test_phrases_that_are_refused_are_told_from_those_steered_around(pieces, guard):
@@ -80,7 +80,8 @@ def test_phrases_that_are_refused_are_told_from_those_steered_around(pieces, gua
     assert starting == {1: a.REFUSE}  # "tern", where a word may begin
     at, levels, size = arena.policies[0, [a.ALWAYS, a.ALWAYS_LEVEL, a.ALWAYS_SIZE]]
     always = dict(zip(arena.data[at : at + size], arena.data[levels : levels + size], strict=True))
-    assert always == {0: a.STEER}  # " lamp"
+    # " lamp"; and characters behind a byte that goes on with none: a decoder may leave that out.
+    assert always == {0: a.STEER, 7: a.STEER}
 
 
 def test_a_state_is_laid_out_for_the_longest_ring(pieces, guard):

@@ -81,7 +81,7 @@ def test_a_model_is_stopped_that_a_mask_set_on_its_course_once(vocabulary):
     while len(ids) < 200 and not rows[0].refusing:
         rows[0].advance(ids)
         masks = batch.step(rows[1:], [ids])
-        rows[1].prepare(masks.row(0))
+        rows[1].prepare(masks, 0)
         assert rows[0].refusing == rows[1].refusing
         for row in rows:
             logits = np.zeros(vocabulary.size, np.float32)

@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+from tests.masks import banned_of, printed
 from tests.policies import REFUSAL, policy, rule
 
 from prism.moderator import Moderator
@@ -30,10 +31,10 @@ PIECES = [
 ]  # fmt: skip
 
 
-def blocked(data: bytes) -> bool:
+def blocked(data: bytes | str) -> bool:
     """The oracle: the whole text, judged by the text layer's phrases."""
     matches = MODERATOR.scanner(Stage.OUTPUT)
-    text = data.decode("utf-8", "replace")
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
     encoded = {"base64", "hex", "escapes"}
     found = [m for m in matches.feed(text) + matches.finish() if not encoded & set(m.via)]
     return any(MODERATOR.stopping(m.rule) for m in found)
@@ -52,29 +53,118 @@ def random_ids(vocabulary, rng):
         if rng.random() < 0.2:
             some = some[:-1]
         ids += some
+    if rng.random() < 0.3:  # the first bytes of a character
+        raw = rng.choice("жß€😀\U0010fffd퟿\u0800\U00010000").encode()
+        ids += [byte_token(vocabulary, byte) for byte in raw[: rng.randint(1, len(raw) - 1)]]
     return ids
+
+
+def byte_token(vocabulary, byte):
+    sizes = np.diff(vocabulary.offsets)
+    some = np.flatnonzero(sizes == 1)
+    return int(some[vocabulary.data[vocabulary.offsets[some]] == byte][0])
+
+
+def standing(data):
+    """Where ``data`` stands in UTF-8: "whole", "within" a character, or "broken"."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return "within" if error.reason == "unexpected end of data" else "broken"
+    return "whole"
+
+
+def may_be_said(vocabulary, so_far, token):
+    """The oracle of a mask: what the text would be, and whether it would be UTF-8."""
+    own = vocabulary.bytes_of([token])
+    behind = standing(so_far + own)
+    if standing(so_far) == "within":
+        going_on = bool(own) and not vocabulary.control[token] and behind != "broken"
+        return token in vocabulary.eos_ids or (going_on and not blocked(so_far + own))
+    if vocabulary.control[token]:
+        return True
+    mixed = behind == "broken" and bool(own.decode(errors="ignore"))
+    return not mixed and not blocked(so_far + own)
 
 
 def test_the_mask_is_exactly_what_brute_force_says(vocabulary):
     guard = TokenGuard.compile(POLICY, vocabulary)
     rng = random.Random(7)
-    masked = 0
-    for _ in range(120):
+    masked = within = 0
+    for _ in range(160):
         ids = random_ids(vocabulary, rng)
         so_far = vocabulary.bytes_of(ids)
         if blocked(so_far):
             continue
         row = guard.row([])
         row.advance(ids)
-        banned = set(row.step().banned.tolist())
-        expected = {
-            i
-            for i in range(vocabulary.size)
-            if not vocabulary.control[i] and blocked(so_far + vocabulary.bytes_of([i]))
-        }
+        if standing(so_far) == "broken":
+            assert row.refusing, so_far
+            continue
+        banned = banned_of(row.step(), vocabulary.size)
+        expected = [i for i in range(vocabulary.size) if not may_be_said(vocabulary, so_far, i)]
         assert banned == expected, so_far
         masked += len(banned)
+        within += standing(so_far) == "within"
     assert masked > 0
+    assert within > 10
+
+
+def test_whatever_is_said_past_utf8_ends_in_the_refusal(vocabulary):
+    """Every token from every kind of state: if the text is UTF-8 no more, the row refuses."""
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    ends = 0
+    for before in (b"zep", b"", "ж".encode()[:1], "€".encode()[:1], "😀".encode()[:2], b"\xe0"):
+        ids = [byte_token(vocabulary, byte) for byte in before]
+        for token in range(vocabulary.size):
+            data = before + vocabulary.bytes_of([token])
+            if vocabulary.control[token] or blocked(data):
+                continue
+            row = guard.row([])
+            row.advance([*ids, token])
+            assert row.refusing == (standing(data) == "broken"), data
+            ends += row.refusing
+    assert ends > 2 * vocabulary.size
+
+
+def test_no_decoder_prints_a_phrase(vocabulary):
+    """A sampler that loves bytes, held to how engines print what is no UTF-8."""
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    rng = np.random.default_rng(5)
+    single = np.flatnonzero(np.diff(vocabulary.offsets) == 1)
+    wanted = [vocabulary.encode(p) for p in ("zephyr", " zep", "hyr", " lantern", "book", "bo")]
+    refused = 0
+    for _ in range(80):
+        row, ids = guard.row([]), []
+        for _ in range(16):
+            logits = rng.normal(size=vocabulary.size).astype(np.float32)
+            logits[rng.choice(single, 8)] += 4
+            for token in wanted[rng.integers(len(wanted))][:1]:
+                logits[token] += 7
+            row.advance(ids)
+            refused += row.refusing
+            if row.refusing:
+                break
+            row.step().write(logits)
+            ids.append(int(np.argmax(logits)))
+            for text in printed(vocabulary, ids):
+                assert not blocked(text), (text, [vocabulary.bytes_of([i]) for i in ids])
+    assert refused > 0
+
+
+@pytest.mark.parametrize("decoy", [b"\xffx", b"\xff\xd0\xb6", b"\x80x", b"x\xff", b"\xd0x"])
+def test_a_decoy_among_bytes_that_are_no_characters_ends_the_answer(vocabulary, decoy):
+    """SentencePiece prints "zephyr", FF, 78, " lantern" as "zephyr�� lantern"."""
+    guard = TokenGuard.compile(POLICY, vocabulary)
+    ids = [*vocabulary.encode("the zephyr"), *(byte_token(vocabulary, byte) for byte in decoy)]
+    row = guard.row([])
+    kept = False
+    for length in range(len(ids) + 1):
+        row.advance(ids[:length])
+        if row.refusing or (length < len(ids) and row.step().bans(ids[length])):
+            kept = True
+            break
+    assert kept
 
 
 def test_no_sampler_reaches_a_blocked_text(vocabulary):
@@ -110,7 +200,9 @@ def test_a_token_at_a_time_equals_all_at_once(vocabulary):
             one.advance(ids[:i])
         all_.advance(list(ids))
         assert one.refusing == all_.refusing
-        assert np.array_equal(one.step().banned, all_.step().banned)
+        size = vocabulary.size
+        if not one.refusing:
+            assert banned_of(one.step(), size) == banned_of(all_.step(), size)
 
 
 def drive(guard, row, want, steps=60):
@@ -297,3 +389,12 @@ def test_a_guard_outlives_the_model_whose_tokenizer_encoded_its_refusal(vocabula
     late.advance(vocabulary.encode("a lamp"))
     late.refuse()
     assert late.step().forced == vocabulary.encode(f"\n\n{REFUSAL}")[0]
+
+
+def test_where_no_phrase_is_kept_out_bytes_are_as_good_as_any(vocabulary):
+    guard = TokenGuard(policy(rule("flagged", ["lamp"], action=Action.FLAG)), vocabulary)
+    row = guard.row([])
+    for ids in ([], [byte_token(vocabulary, 0xD0)], [byte_token(vocabulary, 0xFF)]):
+        row.advance(ids)
+        assert not row.refusing
+        assert row.step().empty

@@ -106,6 +106,25 @@ def test_at_least_what_is_masked_at_the_start_of_a_text_is_masked_behind_a_promp
     assert more > 0
 
 
+@pytest.mark.parametrize(
+    ("data", "refused"),
+    [
+        (b"\xff", True), (b"\xffA", True), (b"AB\x80", True), (b"\xd0", True), (b"\xe2\x82", True),
+        (b"A", False), ("\u0436".encode(), False), ("A\u20ac".encode(), False), (b"", False),
+    ],
+)  # fmt: skip
+def test_a_prompt_that_ends_in_no_utf8_is_refused(guard, vocabulary, data, refused):
+    """The output's bytes and the prompt's may be one run to a decoder."""
+    single = {
+        int(vocabulary.data[vocabulary.offsets[i]]): int(i)
+        for i in np.flatnonzero(np.diff(vocabulary.offsets) == 1)
+    }
+    prompt = [*vocabulary.encode("a lamp"), *(single[byte] for byte in data)]
+    assert guard.row(prompt).refusing == refused
+    assert guard.row([*prompt, min(vocabulary.eos_ids)]).refusing == refused  # it prints nothing
+    assert not guard.row([*prompt, *vocabulary.encode(" the lamp")]).refusing
+
+
 @pytest.mark.parametrize("fault", [False, True])
 def test_a_row_that_is_read_anew_stands_behind_its_prompt_again(guard, vocabulary, fault):
     prompt, said = vocabulary.encode("a zephyr"), vocabulary.encode(" lanter")

@@ -116,7 +116,7 @@ class _Request:
             refuse=self._refuse,
         )
         try:
-            with stamped(self.guest):
+            with stamped(self.guest, self.session.locale):
                 await exchange.run()
         finally:
             outcome = self._outcome(exchange.outcome)

@@ -71,10 +71,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def stamped(guest: Guest) -> Iterator[None]:
-    """Let the token layer know whose request the calls made inside are, under which policy."""
-    token = stamp.current.set(guest.stamp)
+def stamped(guest: Guest, locale: str | None = None) -> Iterator[None]:
+    """Let the token layer know whose request the calls made inside are, under which policy.
+
+    ``locale``: what it is refused in.
+    """
+    token, language = stamp.current.set(guest.stamp), stamp.language.set(locale)
     try:
         yield
     finally:
+        stamp.language.reset(language)
         stamp.current.reset(token)

@@ -30,7 +30,8 @@ from prism.steer import kernel
 from prism.steer.completions import FAIL_LINK, START
 from prism.steer.guard import TokenGuard, within_word, word_starts
 from prism.steer.state import State
-from prism.steer.vocabulary import MOST_SYMBOLS_PER_BYTE
+from prism.steer.utf8 import BROKEN
+from prism.steer.vocabulary import MOST_SYMBOLS_PER_BYTE, Vocabulary
 
 STEER, REFUSE = 1, 2
 LANES = 1 << (VIEWS - 1).bit_length()
@@ -45,18 +46,19 @@ LANES = 1 << (VIEWS - 1).bit_length()
 worst that ends there; in the others of each entry. ``INSIDE``: nodes of patterns that may begin
 within a word."""
 VIEW_FIELDS = 20
-AT_START, AT_START_LEVEL, AT_START_SIZE, ALWAYS, ALWAYS_LEVEL, ALWAYS_SIZE = range(6)
-"""Of one policy: its tokens that hold a phrase, each list ``SIZE`` long, and their levels."""
-POLICY_FIELDS = 6
-TABLE_PAGES, TABLE_VALUES, TABLE_MORE, SIGN_TABLE, CLASS_TABLE, PARTIAL, PARTIAL_SIZE = range(7)
-"""Of the vocabulary and of the Unicode table."""
+AT_START, AT_START_LEVEL, AT_START_SIZE, ALWAYS, ALWAYS_LEVEL, ALWAYS_SIZE, JUDGED = range(7)
+"""Of one policy: its tokens that hold a phrase, each list ``SIZE`` long, and their levels; whether
+it keeps any phrase out."""
+POLICY_FIELDS = 7
+TABLE_PAGES, TABLE_VALUES, TABLE_MORE, SIGN_TABLE, CLASS_TABLE, WITHIN, WITHIN_SIZE = range(7)
+"""Of the Unicode table; and the tokens that may go on within a character."""
 COMMON_FIELDS = 7
 
-FIRST, SIZE, BYTES, LEAD, PAYLOAD, DUE, POINT, LEAST = range(8)
+FIRST, SIZE, BYTES, LEAD, PAYLOAD, DUE, POINT = range(7)
 """Of a token: its codes; how many bytes it has; how many of the first three are continuations, and
 their bits; the character that it leaves half-read."""
-TOKEN_FIELDS = 8
-NODE, COUNT, GAP, LAST, PREVIOUS, HALF_DUE, HALF_POINT, HALF_LEAST = range(8)
+TOKEN_FIELDS = 7
+NODE, COUNT, GAP, LAST, PREVIOUS, HALF_DUE, HALF_POINT, HALF_STATE = range(8)
 """Of a state, per view."""
 STATE_FIELDS = 8
 RUN_SHIFT, GAP_SHIFT, INITIAL_SHIFT, ALONE_SHIFT = 32, 24, 26, 27
@@ -76,6 +78,9 @@ class Arena:
     common: NDArray[np.int64]  # [COMMON_FIELDS]
     tokens: NDArray[np.int32]  # [vocabulary, TOKEN_FIELDS]
     codes: NDArray[np.int32]  # class << 24 | character, of all tokens
+    follows: NDArray[np.uint8]
+    """``[STATES, vocabulary]``: ``Vocabulary.follows``; within a character nothing without text
+    follows but the end."""
     ring: int
     """Symbols kept of each view, a power of two."""
 
@@ -87,7 +92,7 @@ class Arena:
         pages, values, more = _parts(guards[0].output.table, 3)
         common = [
             *(data.put(part) for part in (pages, values, more, SIGN_LETTER, LETTER_CLASS)),
-            data.put(guards[0].partial), len(guards[0].partial),
+            data.put(vocabulary.continuing), len(vocabulary.continuing),
         ]  # fmt: skip
         views, policies = [], []
         for guard in guards:
@@ -106,6 +111,7 @@ class Arena:
             np.array(common, np.int64),
             tokens,
             codes[:size].copy(),
+            _follows(vocabulary),
             max(guard.output.ring_size for guard in guards),
         )
 
@@ -128,7 +134,7 @@ class Arena:
             base = 2 + 4 * view
             fields[view, NODE : LAST + 1] = head[base : base + 4]
             fields[view, PREVIOUS] = head[match_kernel.PREVIOUS]
-            fields[view, HALF_DUE:] = utf8
+            fields[view, HALF_DUE:] = utf8[[kernel.DUE, kernel.POINT, kernel.STATE]]
             count = int(head[base + match_kernel.COUNT])
             for i in range(max(0, count - kept), count):
                 rings[view, i % self.ring] = _symbol(ring[view, i % kept])
@@ -175,6 +181,14 @@ def _symbol(fields: NDArray[np.int64]) -> int:
 def _parts(block: NDArray[np.int32], count: int) -> list[NDArray[np.int32]]:
     """Return the arrays of a block that begins with the places of ``count`` arrays."""
     return np.split(block, block[:count].tolist())[1:]
+
+
+def _follows(vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    result = vocabulary.follows.copy()
+    result[1:, np.diff(vocabulary.offsets) == 0] = BROKEN
+    result[1:, vocabulary.control] = BROKEN
+    result[1:, vocabulary.ends] = 0
+    return result
 
 
 def _views(guard: TokenGuard, data: _Data) -> NDArray[np.int64]:
@@ -247,7 +261,7 @@ def _lists(guard: TokenGuard, data: _Data) -> list[int]:
         refused = np.logical_or.reduce(found)
         levels = np.where(refused, REFUSE, STEER)
         fields += [data.put(tokens), data.put(levels), len(tokens)]
-    return fields
+    return [*fields, int(not guard.output.empty)]
 
 
 def _refused(guard: TokenGuard) -> PhraseSet:
@@ -287,7 +301,6 @@ def _read_tokens(table, data, offsets, codes, tokens):
         tokens[token, PAYLOAD] = payload
         tokens[token, DUE] = utf8[kernel.DUE]
         tokens[token, POINT] = utf8[kernel.POINT]
-        tokens[token, LEAST] = utf8[kernel.LEAST]
     return size
 
 

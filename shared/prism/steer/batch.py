@@ -131,9 +131,9 @@ class Batch:
             return self.guard.banned(self._states, slots)
         live = ~refusing
         some = self.guard.banned(self._states, slots[live])
-        sizes = np.zeros(len(slots), np.int64)
-        sizes[live] = np.diff(some.bounds)
-        return Masks(some.ids, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]))
+        sizes, only = np.zeros(len(slots), np.int64), np.zeros(len(slots), np.uint8)
+        sizes[live], only[live] = np.diff(some.bounds), some.only
+        return Masks(some.ids, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]), only)
 
     def _grow(self) -> None:
         self._states = self._states.doubled()

@@ -12,17 +12,20 @@ from __future__ import annotations
 import numpy as np
 
 from prism.jit import njit
+from prism.steer.kernel import ANY_OTHER, VALID_ONES
 
 _STRETCH = 64
 """Logits that are looked at before it is asked whether one of them was likelier."""
 
 
 @njit(cache=True, nogil=True)
-def mask(logits, places, ids, bounds, done):
+def mask(logits, places, ids, bounds, only, done):
     """Mask the rows in which some token is likelier than every banned one.
 
-    Row ``i`` has the banned tokens ``ids[bounds[i]:bounds[i + 1]]``. ``done`` bool ``[rows]`` is
-    filled: false where a banned token is the likeliest, or equals it; those stay as they are.
+    Row ``i`` has the banned tokens ``ids[bounds[i]:bounds[i + 1]]``, or, by ``only`` uint8
+    ``[rows]``, the only ones allowed (``prism.steer.state.Masks``). ``done`` bool ``[rows]`` is
+    filled: false where a banned token is the likeliest, or equals it, or nothing would be left;
+    those stay as they are.
     """
     lowest = np.float32(-np.inf)
     for i in range(len(places)):
@@ -32,6 +35,14 @@ def mask(logits, places, ids, bounds, done):
         for k in range(first, last):
             if row[ids[k]] > best:
                 best = row[ids[k]]
+        if only[i] != ANY_OTHER:
+            done[i] = only[i] == VALID_ONES and best > lowest
+            if done[i]:
+                kept = row[ids[first:last]]
+                row[:] = lowest
+                for k in range(first, last):
+                    row[ids[k]] = kept[k - first]
+            continue
         usual = first == last or _likelier(row, best)
         if usual:
             for k in range(first, last):

@@ -34,7 +34,9 @@ from prism.types import Action, Stage
 
 WORTH_KEEPING = 1 << 18
 """From so many numbers in an automaton on, reading completions is quicker than finding them."""
-_MADE_BY = tuple(f"prism.steer.{name}" for name in ("completions", "guard", "kernel", "lookup"))
+_MADE_BY = tuple(
+    f"prism.steer.{name}" for name in ("completions", "guard", "kernel", "keys", "lookup", "utf8")
+)
 
 
 def within_word(phrases: PhraseSet) -> State:
@@ -74,7 +76,7 @@ class TokenGuard:
         self._stopping = {
             rule.id for rule in policy.rules_for(Stage.OUTPUT) if rule.action is Action.BLOCK
         }
-        self.partial = vocabulary.partial
+        self._utf8 = vocabulary.follows, vocabulary.continuing, vocabulary.ends
         self.always: NDArray[np.int64]
         self.at_word_start: NDArray[np.int64]
         # Now, not in a request: guards outlive the model whose tokenizer encodes these.
@@ -172,9 +174,12 @@ class TokenGuard:
         """Find the tokens that hold a whole phrase themselves.
 
         ``always``: from any state. ``at_word_start``: only where a word may begin. Tried are those
-        whose key leads through an automaton to the end of a phrase.
+        whose key leads through an automaton to the end of a phrase. Where phrases are kept out,
+        nor are tokens said whose characters a decoder may join to what is before their first bytes.
         """
-        self.always = self._holding(within_word(self.output))
+        holding = self._holding(within_word(self.output))
+        mixed = self.vocabulary.mixed if not self.output.empty else holding[:0]
+        self.always = np.union1d(holding, mixed)
         starting = [self._holding(state) for state in word_starts(self.output)]
         self.at_word_start = np.setdiff1d(np.concatenate(starting), self.always)
         self.always.flags.writeable = self.at_word_start.flags.writeable = False
@@ -195,15 +200,18 @@ class TokenGuard:
     def banned(self, states: States, slots: NDArray[np.int64]) -> Masks:
         """Return the tokens that complete a phrase from the states at ``slots``, ``[rows]``."""
         bounds = np.zeros(len(slots) + 1, np.int64)
+        only = np.zeros(len(slots), np.uint8)
+        if self.output.empty:
+            return Masks(bounds[:0], bounds, only)
         while True:
             codes, ids = states.found
             needed = kernel.mask_rows(
                 *states.tables, *self._completions, *self.vocabulary.words, *states.arrays, slots,
-                self.vocabulary.data, self.vocabulary.offsets, self.partial, self.at_word_start,
-                self.always, states.out, codes, ids, bounds,
+                self.vocabulary.data, self.vocabulary.offsets, *self._utf8, self.at_word_start,
+                self.always, states.out, codes, ids, bounds, only,
             )  # fmt: skip
             if not needed:
-                return Masks(ids[: bounds[-1]].copy(), bounds)
+                return Masks(ids[: bounds[-1]].copy(), bounds, only)
             states.found = np.empty((2, 2 * int(needed)), np.int64)
 
     def stops(self, rule_ids: set[str]) -> bool:

@@ -25,11 +25,16 @@ from prism.match.kernel import (
     VIEWS,
 )
 from prism.steer.completions import codes_at, has_any, range_of
+from prism.steer.utf8 import BROKEN, STEP
 
-# utf8 state: continuation bytes still due, the code point so far, the least it may be
-DUE, POINT, LEAST = 0, 1, 2
-UTF8 = 3
+# utf8 state: continuation bytes still due, the code point so far, the least it may be, and where
+# in UTF-8 the text stands (``prism.steer.utf8``)
+DUE, POINT, LEAST, STATE = 0, 1, 2, 3
+UTF8 = 4
 BAD = 0xFFFD
+ANY_OTHER, VALID_ONES, SAFE_ONES = range(3)
+"""What a row's tokens are: all but these may be sampled; only these may; only these may, and some
+that would be characters would complete a phrase."""
 _feed = match_kernel.feed_one
 _finish = match_kernel.finish
 
@@ -38,6 +43,10 @@ _finish = match_kernel.finish
 def decode(byte, utf8, points, count):
     """Read one byte; append the characters that it completes; return how many there are now."""
     b = np.int64(byte)
+    if b < 0x80 and utf8[STATE] == 0:
+        points[count] = b
+        return count + 1
+    utf8[STATE] = STEP[utf8[STATE] * 256 + b]
     if utf8[DUE] > 0 and b & 0xC0 == 0x80:
         utf8[POINT] = utf8[POINT] << 6 | b & 0x3F
         utf8[DUE] -= 1
@@ -200,7 +209,7 @@ def feed_rows(
 ):  # fmt: skip
     """Read one token per row: ``tokens[i]`` into the state at ``slots[i]``.
 
-    ``hits`` uint8 ``[len(slots)]`` says where that made a hit.
+    ``hits`` uint8 ``[len(slots)]`` says where that made a hit, or broke off from UTF-8.
     """
     points = np.zeros(2, np.int64)
     for i in range(len(slots)):
@@ -210,7 +219,7 @@ def feed_rows(
             table, plain, squeezed, entries, active, heads[k], rings[k], utf8s[k], piece, out,
             points,
         )  # fmt: skip
-        hits[i] = found > 0
+        hits[i] = found > 0 or utf8s[k, STATE] == BROKEN
 
 
 @njit(cache=True)
@@ -262,8 +271,8 @@ def _collect_views(
 @njit(cache=True)
 def mask_rows(
     table, plain, squeezed, entries, active, of_plain, of_gaps, of_signs, plain_words, gap_words,
-    sign_words, heads, rings, utf8s, slots, data, offsets, partial, at_start, always, out, codes,
-    ids, bounds,
+    sign_words, heads, rings, utf8s, slots, data, offsets, follows, continuing, ends, at_start,
+    always, out, codes, ids, bounds, only,
 ):  # fmt: skip
     """List the tokens that complete a phrase, for the states at ``slots``, each row's ascending.
 
@@ -273,43 +282,54 @@ def mask_rows(
     ``ids`` (equally long) are too small; nothing has changed then. A token of the plain view's
     ranges completes a phrase for certain; whatever else is likely is tried. Phrases that count are
     held.
+
+    Within a character only those go on that keep to UTF-8: these few are listed instead, and
+    ``only`` uint8 ``[rows]`` says so. ``follows`` says where tokens lead, ``continuing`` are those
+    that begin within a character, ``ends`` the ends of text.
     """
-    mask, space = rings.shape[2] - 1, np.int32(32)
     h, r, u = heads[0].copy(), np.zeros_like(rings[0]), utf8s[0].copy()
     count = 0
     for i in range(len(slots)):
         bounds[i] = count
+        only[i] = ANY_OTHER
         head, ring, utf8 = heads[slots[i]], rings[slots[i]], utf8s[slots[i]]
-        whole = utf8[DUE] == 0
-        found = _collect_views(
-            of_plain, of_gaps, of_signs, plain_words, gap_words, sign_words, plain, squeezed,
-            head, ring, whole, codes, 0,
-        )  # fmt: skip
-        if head[PREVIOUS] != 0:
-            found = _collect_all(at_start, whole, codes, found)
-        found = _collect_all(always, True, codes, found)
-        if found == 0 and whole:
-            continue
-        copied = not whole
-        if not whole:
-            # The next token finishes the character, or leaves it broken, which separates words. (A
-            # token that begins a character can't complete a phrase: broken off, it is the text's
-            # end.)
-            found = _collect_all(partial, False, codes, found)
-            h[:] = head
-            r[:] = ring
-            u[:] = 0
-            _feed(table, plain, squeezed, entries, h, r, mask, space, out, 0)
-            found = _collect_views(
-                of_plain, of_gaps, of_signs, plain_words, gap_words, sign_words, plain, squeezed,
-                h, r, False, codes, found,
-            )  # fmt: skip
-            found = _collect_all(at_start, False, codes, found)
+        within = utf8[STATE]
+        if within != 0:
+            found = len(continuing) + len(ends)
+            if count + found > len(ids):
+                return count + found
             h[:] = head
             r[:] = ring
             u[:] = utf8
+            only[i] = VALID_ONES
+            for token in continuing:
+                if within == BROKEN or follows[within, token] == BROKEN:
+                    continue
+                piece = data[offsets[token] : offsets[token + 1]]
+                if _unsafe(
+                    table, plain, squeezed, entries, active, head, ring, utf8, h, r, u, piece, out
+                ):
+                    only[i] = SAFE_ONES
+                else:
+                    ids[count] = token
+                    count += 1
+            for token in ends:
+                ids[count] = token
+                count += 1
+            ids[bounds[i] : count] = np.sort(ids[bounds[i] : count])
+            continue
+        found = _collect_views(
+            of_plain, of_gaps, of_signs, plain_words, gap_words, sign_words, plain, squeezed,
+            head, ring, True, codes, 0,
+        )  # fmt: skip
+        if head[PREVIOUS] != 0:
+            found = _collect_all(at_start, True, codes, found)
+        found = _collect_all(always, True, codes, found)
+        if found == 0:
+            continue
         if found > len(codes) or count + found > len(ids):
             return count + found
+        copied = False
         sorted_codes = np.sort(codes[:found]) if found > 1 else codes[:found].copy()
         last = np.int64(-1)
         for code in sorted_codes:

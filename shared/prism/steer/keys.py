@@ -9,28 +9,26 @@ import numpy as np
 
 from prism.jit import njit
 from prism.match.kernel import LETTER_CLASS, PLAIN, SIGN_LETTER, SIGNS
-from prism.steer.kernel import BAD, DUE, POINT, UTF8, decode
+from prism.steer.kernel import BAD, DUE, STATE, UTF8, decode
+from prism.steer.utf8 import BROKEN
 
 
 @njit(cache=True)
-def broken_tokens(data, offsets, broken):
-    """Mark the tokens that aren't whole characters alone: their bytes are not UTF-8."""
+def mixed_tokens(data, offsets, mixed):
+    """Mark the tokens that are no UTF-8 where a character may begin, and have characters in them.
+
+    What a decoder drops there would join these characters to what was before them.
+    """
     utf8 = np.zeros(UTF8, np.int64)
     points = np.zeros(2, np.int64)
     for token in range(len(offsets) - 1):
         utf8[:] = 0
-        count = 0
+        some = False
         for i in range(offsets[token], offsets[token + 1]):
-            # U+FFFD itself, spelled properly, has three bytes and leaves nothing due.
             count = decode(data[i], utf8, points, 0)
-            proper = utf8[POINT] == BAD and data[i] == 0xBD and count == 1
             for k in range(count):
-                if points[k] == BAD and not proper:
-                    broken[token] = True
-            if utf8[DUE] == 0:
-                utf8[POINT] = 0
-        if utf8[DUE] > 0:
-            broken[token] = True
+                some |= points[k] != BAD
+        mixed[token] = some and utf8[STATE] == BROKEN
 
 
 @njit(cache=True)

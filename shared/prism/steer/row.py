@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from prism.steer import seam
 from prism.steer.circles import stuck
-from prism.steer.state import State, States
+from prism.steer.kernel import ANY_OTHER, STATE
+from prism.steer.state import Masks, State, States
+from prism.steer.utf8 import BROKEN
 
 if TYPE_CHECKING:
     from prism.steer.guard import TokenGuard
@@ -39,14 +41,42 @@ class Step:
 
     forced: int | None
     banned: NDArray[np.int64]  # token ids, ascending
+    allowed: NDArray[np.int64] | None = None  # within a character: the only ones
 
-    def write(self, row: NDArray[np.float32]) -> None:
-        """Apply to one row of logits in place, shape ``[vocabulary]``, strided views included."""
+    @property
+    def empty(self) -> bool:
+        """Whether any token may be sampled."""
+        return self.forced is None and self.allowed is None and not len(self.banned)
+
+    def bans(self, token: int) -> bool:
+        """Return whether ``token`` may not be sampled."""
         if self.forced is not None:
-            row[:] = -np.inf
+            return token != self.forced
+        if self.allowed is not None:
+            return not (self.allowed == token).any()
+        return bool((self.banned == token).any())
+
+    def write(self, row: NDArray[np.float32], value: float = -np.inf) -> None:
+        """Apply to one row of logits in place, shape ``[vocabulary]``, strided views included.
+
+        ``value``: what those get that may not be sampled.
+        """
+        if self.forced is not None:
+            row[:] = value
             row[self.forced] = 0.0
+        elif self.allowed is not None:
+            kept = row[self.allowed]
+            row[:] = value
+            row[self.allowed] = kept
         elif len(self.banned):
-            row[self.banned] = -np.inf
+            row[self.banned] = value
+
+
+def _step_of(masks: Masks, i: int) -> Step:
+    """Return what row ``i`` of ``masks`` may say next."""
+    if masks.only[i] == ANY_OTHER:
+        return Step(None, masks.row(i))
+    return Step(None, _NOTHING, masks.row(i))
 
 
 class TokenRow:
@@ -93,6 +123,11 @@ class TokenRow:
         if self._refused_at is None:
             self._start_refusal(self.state.length)
 
+    def begins_refusal(self, token: int) -> bool:
+        """Return whether a refusal that began now would begin with ``token``."""
+        refusal = self._guard.refusal(self._locale, inside=self.state.length > 0)
+        return token == (refusal[0] if refusal else self._guard.eos)
+
     def _start_refusal(self, at: int) -> None:
         self._refused_at = at
         self._refusal = self._guard.refusal(self._locale, inside=at > 0)
@@ -135,9 +170,9 @@ class TokenRow:
     def _read(self, new: NDArray[np.int64], output_ids: Sequence[int]) -> None:
         """Read the last tokens ``new``; nothing may follow a phrase, or a score that is too high.
 
-        A phrase is only found where tokens were appended past the mask.
+        Nor what is no UTF-8. A phrase is only found where tokens were appended past the mask.
         """
-        found = self.state.feed(self._guard.vocabulary, new)
+        found = self.state.feed(self._guard.vocabulary, new) or self.state.broken
         above = self.state.feed_scores(new)
         if above >= 0 and self._refused_at is None:
             at = len(output_ids) - len(new) + above
@@ -203,11 +238,11 @@ class TokenRow:
             index = self.state.length - self._refused_at
             forced = self._refusal[index] if index < len(self._refusal) else self._guard.eos
             return Step(forced, _NOTHING)
-        return Step(None, self._guard.banned(self.state.states, self.state.slots).row(0))
+        return _step_of(self._guard.banned(self.state.states, self.state.slots), 0)
 
-    def prepare(self, banned: NDArray[np.int64]) -> None:
-        """Take ``banned``, found out for the whole batch, as the next step's."""
-        self._step = None if self.refusing else Step(None, banned)
+    def prepare(self, masks: Masks, i: int) -> None:
+        """Take the ``i``-th of ``masks``, found out for the whole batch, as the next step's."""
+        self._step = None if self.refusing else _step_of(masks, i)
 
     def apply(self, row: NDArray[np.float32]) -> bool:
         """Steer one row of logits in place, shape ``[vocabulary]``.
@@ -216,17 +251,36 @@ class TokenRow:
         return whether it is kept from one of a rule that steers.
         """
         step, turned = self.step(), False
-        if step.forced is None and len(step.banned):
-            top = int(step.banned[np.argmax(row[step.banned])])
-            if is_likeliest(row, top):
-                if self.blocks(top):
-                    self.refuse()
-                    step = self.step()
-                else:
-                    self.state.turn()
-                    turned = True
+        top = self._kept_from(step, row)
+        if top is not None:
+            if self.blocks(top):
+                self.refuse()
+                step = self.step()
+            else:
+                self.state.turn()
+                turned = True
         step.write(row)
         return turned
+
+    def _kept_from(self, step: Step, row: NDArray[np.float32]) -> int | None:
+        """Return the likeliest token, if it would complete a phrase."""
+        if step.forced is not None:
+            return None
+        if step.allowed is None:
+            if not len(step.banned):
+                return None
+            top = int(step.banned[np.argmax(row[step.banned])])
+            return top if is_likeliest(row, top) else None
+        # Of those that go on with the character: others it can't be.
+        within, words = int(self.state.utf8[STATE]), self._guard.vocabulary
+        if within == BROKEN:
+            return None
+        others = np.setdiff1d(words.continuing, step.allowed, assume_unique=True)
+        others = others[words.follows[within, others] != BROKEN]
+        if not len(others):
+            return None
+        top = int(others[np.argmax(row[others])])
+        return top if -np.inf < row[top] >= row[step.allowed].max(initial=-np.inf) else None
 
     def blocks(self, token: int) -> bool:
         """Return whether a banned token would break a rule that blocks, not one that steers."""

@@ -8,7 +8,6 @@ broken off within a word is found where the rule sees through spacing.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Sequence
 
@@ -51,20 +50,43 @@ def behind(phrases: PhraseSet, vocabulary: Vocabulary, prompt: Sequence[int]) ->
 
 
 def within_character(vocabulary: Vocabulary, prompt: Sequence[int]) -> bool:
-    """Return whether ``prompt`` breaks off within a character.
+    """Return whether ``prompt`` breaks off within a character, or in bytes that are none.
 
     Some engines print the whole of it with the output, others none: what is said can't be told.
+    Decoders read on across control tokens, which print nothing, and some make all of a run of
+    single bytes into "�" when the output adds one.
     """
-    tail, _ = _tail(vocabulary, prompt)
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(vocabulary.bytes_of(tail[-_CHARACTER:]))
-    return bool(decoder.getstate()[0])
+    tail, known = _text(vocabulary, prompt)
+    ids = tail[known]
+    sizes = vocabulary.offsets[ids + 1] - vocabulary.offsets[ids]
+    longer = np.flatnonzero(sizes > 1)
+    run = len(ids) - (longer[-1] + 1 if len(longer) else 0)
+    text = vocabulary.bytes_of(ids[-(run + _CHARACTER) :])
+    first = min(len(text) - run, len(text) - 1)  # errors before it are none of the output's
+    while text:
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            if error.end > first:
+                return True
+            text, first = text[error.end :], first - error.end
+        else:
+            return False
+    return False
 
 
 def _tail(vocabulary: Vocabulary, prompt: Sequence[int]) -> tuple[NDArray[np.int64], bool]:
     """Return the last tokens of text, and whether a control token is before them."""
+    ids, text = _text(vocabulary, prompt)
+    stops = np.flatnonzero(~text)
+    return (ids[stops[-1] + 1 :], True) if len(stops) else (ids, False)
+
+
+def _text(
+    vocabulary: Vocabulary, prompt: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the last tokens, and which of them are text."""
     ids = np.asarray(prompt[-TAIL:], np.int64)
     text = (ids >= 0) & (ids < vocabulary.size)
     text[text] = ~vocabulary.control[ids[text]]
-    stops = np.flatnonzero(~text)
-    return (ids[stops[-1] + 1 :], True) if len(stops) else (ids, False)
+    return ids, text

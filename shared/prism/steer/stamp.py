@@ -47,6 +47,10 @@ current: ContextVar[Stamp | None] = ContextVar("prism_stamp", default=None)
 """The stamp of the request being served here, set by the middleware around the engine call."""
 
 
+language: ContextVar[str | None] = ContextVar("prism_language", default=None)
+"""The locale that this request is refused in, for engines in the same process."""
+
+
 def ensure_key() -> bytes:
     """Return the signing key, making and exporting one if there is none."""
     text = os.environ.get(KEY_ENV)

@@ -17,6 +17,7 @@ from prism.match.phrases import PhraseSet
 from prism.steer import kernel
 from prism.steer.circles import LOOK, WATCHED
 from prism.steer.scores import Scores, ScoreStates
+from prism.steer.utf8 import BROKEN
 from prism.steer.vocabulary import Vocabulary
 
 _HITS = 64
@@ -25,10 +26,15 @@ _ROOM = 1 << 10
 
 
 class Masks(NamedTuple):
-    """Banned tokens of some rows: row ``i`` has ``ids[bounds[i]:bounds[i + 1]]``, ascending."""
+    """Banned tokens of some rows: row ``i`` has ``ids[bounds[i]:bounds[i + 1]]``, ascending.
+
+    Within a character they are the only ones that may be sampled (``kernel.ANY_OTHER``,
+    ``VALID_ONES``, ``SAFE_ONES``).
+    """
 
     ids: NDArray[np.int64]
     bounds: NDArray[np.int64]  # [rows + 1]
+    only: NDArray[np.uint8]  # [rows]
 
     def row(self, i: int) -> NDArray[np.int64]:
         """Return row ``i``'s."""
@@ -107,14 +113,15 @@ class States:
     ) -> NDArray[np.bool_]:
         """Read one token into each of ``slots``; return where no more may follow, ``[rows]``.
 
-        That is where a phrase is whole, and where a score is too high.
+        That is where a phrase is whole, where a score is too high, and behind bytes that are no
+        UTF-8: what a decoder makes of those is not known.
         """
         hits = np.zeros(len(slots), np.uint8)
         kernel.feed_rows(
             *self.tables, *self.arrays, slots, tokens,
             vocabulary.data, vocabulary.offsets, self.out, hits,
         )  # fmt: skip
-        found = hits.astype(np.bool_)
+        found = hits.astype(np.bool_) & (not self.phrases.empty)
         return found if self.scores is None else found | self.scores.feed(slots, tokens)
 
 
@@ -192,6 +199,11 @@ class State:
     @refusing.setter
     def refusing(self, value: bool) -> None:
         self.states.refusing[self.slot] = value
+
+    @property
+    def broken(self) -> bool:
+        """Whether there were bytes that are no UTF-8; it matters where phrases are kept out."""
+        return bool(self.utf8[kernel.STATE] == BROKEN) and not self.states.phrases.empty
 
     def copy(self) -> State:
         """Return an independent copy."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from prism.match import disk
 from prism.match.kernel import GAPS, PLAIN, SIGNS
-from prism.steer import keys
+from prism.steer import keys, utf8
 from prism.steer.completions import tokens_block
 from prism.steer.lookup import Lookup
 from prism.steer.lookup import build as build_lookup
@@ -26,7 +26,7 @@ WORTH_KEEPING = 5_000
 """From so many tokens on, reading lookups from a file is quicker than building them."""
 _MADE_BY = (
     "prism.match.automaton", "prism.match.kernel", "prism.match.spelling", "prism.steer.kernel",
-    "prism.steer.keys", "prism.steer.lookup", "prism.steer.vocabulary",
+    "prism.steer.keys", "prism.steer.lookup", "prism.steer.utf8", "prism.steer.vocabulary",
 )  # fmt: skip
 Encode = Callable[[str], list[int]]
 
@@ -97,11 +97,28 @@ class Vocabulary:
         return tuple(tokens_block(whole, cut) for whole, cut in self.lookups)
 
     @cached_property
-    def partial(self) -> NDArray[np.int64]:
-        """Tokens with bytes that are no characters alone, ascending."""
-        broken = np.zeros(self.size, np.bool_)
-        keys.broken_tokens(self.data, self.offsets, broken)
-        return np.flatnonzero(broken & ~self.control).astype(np.int64)
+    def follows(self) -> NDArray[np.uint8]:
+        """Where in UTF-8 the text stands behind each token, from each state, ``[8, vocabulary]``
+        (``prism.steer.utf8``)."""
+        return utf8.follows(self.data, self.offsets)
+
+    @cached_property
+    def continuing(self) -> NDArray[np.int64]:
+        """Tokens with bytes that may go on within a character, ascending."""
+        some = (self.follows[1:] != utf8.BROKEN).any(0) & (np.diff(self.offsets) > 0)
+        return np.flatnonzero(some & ~self.control).astype(np.int64)
+
+    @cached_property
+    def mixed(self) -> NDArray[np.int64]:
+        """Tokens that have characters but may only go on within one, if at all, ascending."""
+        mixed = np.zeros(self.size, np.bool_)
+        keys.mixed_tokens(self.data, self.offsets, mixed)
+        return np.flatnonzero(mixed & ~self.control).astype(np.int64)
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """The ends of text, ascending."""
+        return np.array(sorted(end for end in self.eos_ids if 0 <= end < self.size), np.int64)
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
         """Return the text of ``ids`` as bytes."""

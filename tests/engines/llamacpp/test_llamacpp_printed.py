@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_texts import REFUSAL, STEERED
+from engine_texts import BLOCKED, REFUSAL, STEERED
 from llama_cpp import Llama
 
 from prism.moderator import Moderator
+from prism.policy.compiled import CompiledPolicy
+from prism.steer.stamp import language
 from prism.steer.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.engine
@@ -67,6 +69,59 @@ def test_letters_lost_at_the_end_of_a_stream_join_no_phrase(
     assert reason == "content_filter"
     whole, _ = said(llama("Hello", logits_processor=insist(ids), **options), stream=False)
     assert whole == " zepжhyr lantern"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("decoy", [b"\xff", b"\x80", b"x\xff", b"\xd0"])
+def test_bytes_that_are_dropped_join_no_phrase(
+    llama: Llama,
+    vocabulary: Vocabulary,
+    plain: Llama,
+    insist: Any,
+    moderator: Moderator,
+    stream: bool,
+    decoy: bytes,
+) -> None:
+    """The engine leaves out bytes that are no UTF-8: what is on both sides is printed as one."""
+    single = {vocabulary.bytes_of([i]): i for i in range(1000)}
+    first, second = plain.tokenize(b" zep", add_bos=False), plain.tokenize(b"hyr", add_bos=False)
+    ids = [*first, *(single[bytes([byte])] for byte in decoy), *second]
+    ids += plain.tokenize(b" lantern", add_bos=False)
+    asked: list[int] = []
+
+    def watch(input_ids: Any, scores: Any) -> Any:
+        asked[:] = input_ids.tolist()
+        return scores
+
+    processors = [*insist(ids), watch]
+    options = {"max_tokens": len(ids) + 4, "temperature": 0.0, "stream": stream}
+    text, _ = said(llama("Hello", logits_processor=processors, **options), stream=stream)
+    assert not moderator.check_output(text).blocked
+    # The sampler itself can't: what it says is UTF-8, but for the byte that ended it.
+    answer = vocabulary.bytes_of(asked[len(plain.tokenize(b"Hello")) :])
+    assert not moderator.check_output(answer.decode(errors="ignore")).blocked
+    assert (decoy != b"\xd0") == (REFUSAL.split()[0] in text)
+
+
+@pytest.mark.parametrize("stop", [["s"], None])
+def test_the_refusal_is_in_the_requests_language(
+    llama: Llama, plain: Llama, policy: CompiledPolicy, insist: Any, stop: list[str] | None
+) -> None:
+    """Whether the sampler begins it or the printed text ends in it."""
+    assert policy.message("de") != policy.message()
+    ids = plain.tokenize(f" {STEERED if stop else BLOCKED}s".encode(), add_bos=False)
+    if not stop:
+        ids = plain.tokenize(f" {BLOCKED}".encode(), add_bos=False)
+    token = language.set("de")
+    try:
+        text, reason = said(
+            llama("Hello", logits_processor=insist(ids), stop=stop, temperature=0.0, max_tokens=24),
+            stream=False,
+        )
+    finally:
+        language.reset(token)
+    assert text.endswith(policy.message("de"))
+    assert reason == "content_filter"
 
 
 def test_an_echoed_prompt_is_no_part_of_the_answer(llama: Llama) -> None:

@@ -10,6 +10,7 @@ import sys
 import torch
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import BeamSearchParams, StructuredOutputsParams
+from vllm_forcing import WANTED
 from vllm_texts import (
     ASK_BLOCKED,
     COPY_STEERED,
@@ -33,7 +34,7 @@ def main(model: str) -> None:
         num_gpu_blocks_override=48,
         disable_log_stats=False,
         enable_prompt_embeds=True,
-        logits_processors=["vllm_prism:PrismLogitsProcessor"],
+        logits_processors=["vllm_forcing:Forcing", "vllm_prism:PrismLogitsProcessor"],
     )
     found: dict[str, object] = {}
 
@@ -82,6 +83,52 @@ def main(model: str) -> None:
     run("refusal, bad_words", ASK_BLOCKED, bad_words=["Sorry", "not", "something"])
     run("refusal, allowed_token_ids", ASK_BLOCKED, allowed_token_ids=ids(" yes"))
     run("refusal, stop", ASK_BLOCKED, stop=["not"])
+
+    known = tokenizer.get_vocab()
+
+    def spelled(*parts: str | int) -> list[int]:
+        """Token ids of texts, and of bytes."""
+        own = [ids(part) if isinstance(part, str) else [known[f"<0x{part:02X}>"]] for part in parts]
+        return [token for some in own for token in some]
+
+    def forced(name: str, wanted: list[int], **options: object) -> None:
+        options = {"max_tokens": len(wanted) + 2, "temperature": 0, **options}
+        params = SamplingParams(extra_args={WANTED: wanted}, **options)
+        results = run(name, HARMLESS, params=params)
+        outputs = [output for result in results for output in result.outputs]
+        for entry, output in zip(found[name], outputs, strict=True):
+            # As somebody decodes the ids: all at once.
+            entry["decoded"] = tokenizer.decode(output.token_ids, skip_special_tokens=True)
+
+    first, second = STEERED.split()
+    forced("wanted", ids(f"the {STEERED} shone"))
+    forced("wanted, n", ids(f"the {STEERED} shone"), n=3, temperature=1.0, seed=None)
+    forced("wanted, unseen", ids(f"the {STEERED} shone"), detokenize=False)
+    forced("wanted, min_tokens", ids(f"the {STEERED} shone"), min_tokens=12, max_tokens=16)
+    forced("wanted, ignore_eos", ids(f"the {STEERED} shone"), ignore_eos=True)
+    forced("wanted, bad_words", ids(f"the {STEERED} shone"), bad_words=["lamp", ",", " of"])
+    special = [*ids(f"the {first}"), known["<unused0>"], *ids(f" {second}")]
+    forced("wanted, control", special)
+    forced("wanted, control shown", special, skip_special_tokens=False)
+    forced("cut and shown", ids(f"the {STEERED}s"), stop=["n"], include_stop_str_in_output=True)
+    decoys = {"FF 78": (0xFF, 0x78), "FF D0 B6": (0xFF, 0xD0, 0xB6), "78 FF": (0x78, 0xFF)}
+    for name, decoy in decoys.items():
+        forced(f"decoy {name}", spelled(f"the {first}", *decoy, f" {second} shone"))
+        forced(
+            f"decoy {name}, unseen",
+            spelled(f"the {first}", *decoy, f" {second} shone"),
+            detokenize=False,
+        )
+    forced("dropped bytes", spelled("the zep", 0x68, 0xFF, f"yr {second} shone"))
+    forced("broken off", spelled("the zep", 0x68, 0xD0, f"yr {second} shone"))
+    for name, tail in {
+        "FF": [0xFF],
+        "FF 41": [0xFF, 0x41],
+        "D0": [0xD0],
+        "none": ["\ufffd"],
+    }.items():
+        prompt = [*tokenizer.encode(f"The {STEERED} is"), *spelled(*tail)]
+        run(f"prompt ends in {name}", {"prompt_token_ids": prompt})
 
     choice = StructuredOutputsParams
     run("structured", HARMLESS, structured_outputs=choice(choice=["Paris", "London"]))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from prism.steer.kernel import ANY_OTHER, VALID_ONES
 from prism.steer.row import Step, is_likeliest
 from prism.steer.state import Masks
 
@@ -33,7 +34,7 @@ def cases(rng):
         values = rng.normal(size=(REQUESTS, SIZE)).round(1).astype(np.float32)  # with equal ones
         values[rng.random(values.shape) < 0.1] = -np.inf
         places = rng.permutation(REQUESTS)[: rng.integers(0, REQUESTS + 1)].astype(np.int64)
-        rows = []
+        rows, only = [], []
         for place in places.tolist():
             banned = rng.choice(SIZE, rng.choice([0, 1, 3, 200]), replace=False)
             if len(banned) and rng.random() < 0.3:
@@ -41,8 +42,10 @@ def cases(rng):
             if rng.random() < 0.1:
                 values[place] = -np.inf
             rows.append(np.unique(banned).astype(np.int64))
+            only.append(rng.choice(3, p=[0.6, 0.2, 0.2]))
         bounds = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-        yield values, places, Masks(np.concatenate([*rows, np.zeros(0, np.int64)]), bounds)
+        ids = np.concatenate([*rows, np.zeros(0, np.int64)])
+        yield values, places, Masks(ids, bounds, np.array(only, np.uint8))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "strided", "transposed"])
@@ -50,13 +53,21 @@ def cases(rng):
 def test_masks_are_written_as_row_by_row(dtype, layout):
     from vllm_prism import edits
 
-    written = left = 0
+    written = left = within = 0
     for values, places, masks in cases(np.random.default_rng(3)):
         logits = laid_out(values, dtype, layout)
         expected = logits.float().clone()
         done = edits.mask(logits, places, masks)
         for i, place in enumerate(places.tolist()):
             row, banned = expected[place].numpy(), masks.row(i)
+            if masks.only[i] != ANY_OTHER:
+                # Within a character; on a device these rows are left to be done one by one.
+                some = len(banned) > 0 and row[banned].max() > -np.inf
+                assert done[i] == (some and masks.only[i] == VALID_ONES and dtype == torch.float32)
+                if done[i]:
+                    Step(None, banned[:0], banned).write(row)
+                    within += 1
+                continue
             likeliest = len(banned) > 0 and is_likeliest(row, banned[row[banned].argmax()])
             assert done[i] == (not likeliest)
             if not likeliest:
@@ -66,6 +77,7 @@ def test_masks_are_written_as_row_by_row(dtype, layout):
         assert torch.equal(logits.float(), expected)
     assert written > 0
     assert left > 0
+    assert (within > 0) == (dtype == torch.float32)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "strided", "transposed"])

@@ -5,6 +5,7 @@ from vllm_texts import BLOCKED, REFUSAL, STEERED, UNSAYABLE, says
 
 pytestmark = pytest.mark.engine
 
+DECOYS = ["FF 78", "FF D0 B6", "78 FF"]
 REFUSED = [
     "blocked prompt",
     "blocked prompt as ids",
@@ -60,6 +61,51 @@ def test_a_stop_string_cuts_the_refusal_and_lets_nothing_else_out(offline):
 def test_a_steered_phrase_never_comes_out(offline, name):
     for output in offline[name]:
         assert not says(output["text"], STEERED)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wanted",
+        "wanted, n",
+        "wanted, unseen",
+        "wanted, min_tokens",
+        "wanted, ignore_eos",
+        "wanted, bad_words",
+        "wanted, control",
+        "wanted, control shown",
+        "cut and shown",
+        "dropped bytes",
+        "broken off",
+        *(f"decoy {name}{how}" for name in DECOYS for how in ("", ", unseen")),
+    ],
+)
+def test_a_model_that_wants_nothing_else_does_not_say_it(offline, name):
+    """Neither in what the engine prints nor in what its ids spell."""
+    assert offline[name]
+    for output in offline[name]:
+        assert not says(output["text"], STEERED)
+        assert not says(output["decoded"], STEERED)
+        assert output["tokens"] > 2
+
+
+@pytest.mark.parametrize("decoy", DECOYS)
+def test_bytes_that_are_no_characters_end_the_answer(offline, decoy):
+    (output,) = offline[f"decoy {decoy}"]
+    assert REFUSAL.split()[0] in output["text"]
+
+
+def test_a_character_that_would_be_broken_off_is_said_whole(offline):
+    (output,) = offline["broken off"]
+    assert "\ufffd" not in output["decoded"]
+    assert REFUSAL.split()[0] not in output["text"]
+
+
+@pytest.mark.parametrize("end", ["FF", "FF 41", "D0", "none"])
+def test_no_prompt_is_printed(offline, end):
+    (output,) = offline[f"prompt ends in {end}"]
+    assert not says(output["text"], STEERED)
+    assert (output["text"].strip() == REFUSAL) == (end != "none")
 
 
 def test_steering_goes_on_with_other_words(offline):

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from tests.bytelevel import Wrapped, byte_level
+from tests.masks import banned_of
 from vllm_lanes import kernels_on
 
 from prism.match import stages
 from prism.policy import load_policy
 from prism.steer.guard import TokenGuard
-from prism.steer.state import State
 from prism.steer.vocabulary import Vocabulary
 from vllm_prism.fields import slot as slot_fields
 
@@ -145,14 +145,21 @@ class Scene:
         policy = rng.choice([0, 0, 0, 0, 1, 2])
         return Request(policy, tokens, len(tokens) - drafts - new, new)
 
-    def host(self, request, upto):
-        state = State(self.guards[request.policy].output)
-        state.feed(self.vocabulary, np.array(request.tokens[:upto], np.int64))
-        return state
-
-    def banned(self, request, upto):
-        state = self.host(request, upto)
-        return self.guards[request.policy].banned(state.states, state.slots).row(0)
+    def row(self, request, upto):
+        """The host's row behind the first ``upto`` tokens, whatever they hold."""
+        row = self.guards[request.policy].row([])
+        ids = np.array(request.tokens[:upto], np.int64)
+        row.state.feed(self.vocabulary, ids[: request.read])
+        row.state.length = upto
+        if row.state.broken:
+            row.refuse()
+        for at in range(request.read, upto):
+            row.state.feed(self.vocabulary, ids[at : at + 1])
+            if row.state.broken and not row.refusing:  # behind these bytes, not at the end
+                row.state.length = at + 1
+                row.refuse()
+                row.state.length = upto
+        return row
 
     def check(self):
         """One step of random requests, each row against the host's; return how many are banned."""
@@ -177,10 +184,14 @@ class Scene:
         ]
         noise = np.random.default_rng(rng.randrange(1 << 30))
         logits = torch.from_numpy(noise.normal(size=(len(rows), self.width)).astype(np.float32))
-        wanted, banned = [], []
+        wanted, steps = [], []
         for row, ((slot, _), end) in enumerate(zip(rows, ends, strict=True)):
-            banned.append(self.banned(requests[slot], end))
-            some = banned[-1].tolist() if rng.random() < 0.5 else []
+            steps.append(self.row(requests[slot], end).step())
+            banned = banned_of(steps[-1], self.vocabulary.size)
+            some = banned if rng.random() < 0.5 and steps[-1].forced is None else []
+            if steps[-1].allowed is not None and rng.random() < 0.7:  # characters among them
+                valid = set(self.vocabulary.continuing.tolist())
+                some = [token for token in banned if token in valid]
             wanted.append(rng.choice(some or [self.vocabulary.size]))
             logits[row, wanted[-1]] = 50.0
         before = logits.clone()
@@ -194,17 +205,11 @@ class Scene:
         )
         for row, ((slot, _), end) in enumerate(zip(rows, ends, strict=True)):
             expected = before[row].clone()
-            expected[banned[row]] = -torch.inf
-            state, guard = self.host(requests[slot], end), self.guards[requests[slot].policy]
-            if wanted[row] in banned[row] and guard.stops(
-                state.rules_behind(self.vocabulary, wanted[row])
-            ):
-                expected[:] = -torch.inf
-                expected[guard.refusal(None, inside=end > 0)[0]] = 0.0
+            self.row(requests[slot], end).apply(expected.numpy())
             said = self.vocabulary.bytes_of(requests[slot].tokens[:end])
             differ = torch.where(logits[row] != expected)[0].tolist()
             assert not differ, (said, [self.vocabulary.bytes_of([t]) for t in differ[:5]])
-        return sum(map(len, banned))
+        return sum(len(step.banned) for step in steps)
 
 
 @pytest.mark.parametrize("seed", range(2))

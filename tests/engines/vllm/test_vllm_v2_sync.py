@@ -141,16 +141,4 @@ def test_the_kernels_are_launched_and_nothing_else(guards, states, context):
         slots.flush()
         slots.apply(torch.zeros((3, WIDTH), device=META), context)
     # No token holds a whole phrase.
-    assert log == ["read_rows", "score_rows", "try_tokens", "decide"]
-
-
-@pytest.mark.usefixtures("_no_pinned_memory")
-def test_the_tables_of_torch(guards, states, context):
-    from vllm import SamplingParams
-
-    from vllm_prism.v2 import TorchSlots
-
-    slots = TorchSlots(guards, states, 1)
-    slots.add(1, SamplingParams())
-    slots.flush()
-    slots.apply(torch.zeros((3, WIDTH), device=META), context)
+    assert log == ["read_rows", "score_rows", "keep_valid", "try_tokens", "decide"]

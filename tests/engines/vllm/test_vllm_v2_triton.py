@@ -55,7 +55,10 @@ for row in rows:
     text = texts[row // 2]
     state = State(guard.output)
     state.feed(vocabulary, np.array(list(text[: len(text) - 1 + row % 2])))
-    host = guard.banned(state.states, state.slots).row(0).tolist()
+    masks = guard.banned(state.states, state.slots)
+    host = masks.row(0).tolist()
+    if masks.only[0]:
+        host = sorted(set(range(len(pieces) + 2)) - set(host))
     result.append([host, torch.where(logits[row] == -torch.inf)[0].tolist()])
 same = []
 for slot, text in enumerate(texts):
@@ -82,17 +85,18 @@ COMPILED = """
 import json
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from vllm_prism import scoring, steps
+from vllm_prism import scoring, steps, wellformed
 
 types = {name: "i32" for name in ("known", "most", "rows", "columns", "longest", "eos")}
 types |= {name: "i64" for name in ("id_stride", "stride", "scratch")} | {"logits": "*fp32"}
 types |= dict.fromkeys(("views", "common", "policies", "slot_states", "row_states"), "*i64")
 types |= dict.fromkeys(("tops", "pos", "slot_scores", "row_scores"), "*i64")
 types |= dict.fromkeys(("heads", "biases", "bounds"), "*fp64")
-types |= {"spelled": "*u8", "embeddings": "*i8"}
+types |= {"spelled": "*u8", "follows": "*u8", "embeddings": "*i8"}
 constants = {"RING": 64, "LANES": 4, "CHUNK": 256, "TRIED": 8, "BLOCK": 128}
 constants |= {"SCORES": 200, "WIDTH": 200, "DIMENSIONS": 16, "WATCHED": 4}
-launched = steps.read_rows, scoring.score_rows, steps.try_tokens, steps.mask_lists, steps.decide
+launched = steps.read_rows, scoring.score_rows, wellformed.keep_valid, steps.try_tokens
+launched += steps.mask_lists, steps.decide
 sizes = {}
 for kernel in launched:
     names = kernel.arg_names
@@ -134,5 +138,6 @@ def test_tritons_interpreter_masks_as_the_host_does(tmp_path):
 
 def test_they_compile_for_a_gpu(tmp_path):
     sizes = run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
-    assert set(sizes) == {"read_rows", "score_rows", "try_tokens", "mask_lists", "decide"}
+    names = {"read_rows", "score_rows", "keep_valid", "try_tokens", "mask_lists", "decide"}
+    assert set(sizes) == names
     assert min(sizes.values()) > 0

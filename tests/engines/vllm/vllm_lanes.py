@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 _program: dict[str, tuple[int, ...]] = {}
-_PLUGIN = ("circling", "kernels", "scoring", "steps", "walk")
+_PLUGIN = ("circling", "kernels", "scoring", "steps", "walk", "wellformed")
 
 
 class Lanes(np.ndarray):
