@@ -151,6 +151,7 @@ class Rig:
         self._waiting = 0
         self._begun = 0
         self._clients: dict[int, list[_Client]] = {}
+        self._connecting = asyncio.Lock()  # or each of many clients would connect all the others
 
     async def start(self) -> str:
         """Listen; return the engine's URL."""
@@ -238,13 +239,14 @@ class Rig:
     async def _connected(self, port: int, count: int) -> list[_Client]:
         loop = asyncio.get_running_loop()
         clients = self._clients.setdefault(port, [])
-        clients += [_Client(self) for _ in range(count - len(clients))]
-        # While one is connected, the server may close another that has been idle for too long.
-        while dead := [n for n, client in enumerate(clients[:count]) if not client.connected]:
-            for number in dead:
-                _, clients[number] = await loop.create_connection(
-                    lambda: _Client(self), "127.0.0.1", port
-                )
+        async with self._connecting:
+            clients += [_Client(self) for _ in range(count - len(clients))]
+            # While one is connected, the server may close another that was idle for too long.
+            while dead := [n for n, client in enumerate(clients[:count]) if not client.connected]:
+                for number in dead:
+                    _, clients[number] = await loop.create_connection(
+                        lambda: _Client(self), "127.0.0.1", port
+                    )
         return clients[:count]
 
 

@@ -333,8 +333,11 @@ def test_concurrent_streams_stay_apart(clients: Any) -> None:
 
 
 def test_an_engine_that_is_killed(start_native: Any, start_proxy: Any) -> None:
-    with start_native() as engine, start_proxy(engine.url) as proxy:
-        client = openai.OpenAI(base_url=f"{proxy.url}/v1", api_key="none", max_retries=0)
+    with (
+        start_native() as engine,
+        start_proxy(engine.url) as proxy,
+        openai.OpenAI(base_url=f"{proxy.url}/v1", api_key="none", max_retries=0) as client,
+    ):
         stream = client.completions.create(
             model="m",
             prompt="Count.",
@@ -346,9 +349,9 @@ def test_an_engine_that_is_killed(start_native: Any, start_proxy: Any) -> None:
         engine.process.kill()
         with pytest.raises(openai.APIError, match="broke off"):
             list(stream)
+        engine.process.wait(60)  # until then its port may take one more connection, and drop it
         with pytest.raises(openai.InternalServerError) as caught:
             client.completions.create(model="m", prompt="Hello")
         assert caught.value.status_code == 502
         assert caught.value.code == "upstream_unreachable"
         assert httpx.get(f"{proxy.url}/health", timeout=60).status_code == 502
-        client.close()
