@@ -81,13 +81,14 @@ def hold_phrases(get: Callable[[Any, bool, bool], str]) -> Callable[[Any, bool, 
     """Return ``get_next_output_text`` that hands out no phrase before the text is whole.
 
     While a stop string may yet come, vLLM hands out the text up to some characters before its end,
-    which may be within a word: "lanterns", of which it keeps back the last letter.
+    which may be within a word: "lanterns", of which it keeps back the last letter. A request with a
+    stamp has a text layer, which reads what is handed out, and holds back by itself.
     """
 
     @functools.wraps(get)
     def get_next_output_text(self: Any, finished: bool, delta: bool) -> str:
         held = self.stop_buffer_length
-        if finished or not held:
+        if finished or not held or getattr(self, "_prism_stamped", False):
             return get(self, finished, delta)
         text: str = self.output_text
         safe = _safe_end(self, text[: max(0, len(text) - held)])
@@ -147,8 +148,9 @@ def begin_behind_prompt(init: Callable[..., None]) -> Callable[..., None]:
         init(self, tokenizer, request)
         if request.prompt_token_ids and _ends_in_replacement(self, request.prompt_token_ids):
             self.stream = type(self.stream)(skip_special_tokens=self.skip_special_tokens)
-        stamped = stamp.FIELD in (request.sampling_params.extra_args or {})
-        self._prism_names = not self.skip_special_tokens and not stamped
+        signed = (request.sampling_params.extra_args or {}).get(stamp.FIELD)
+        self._prism_stamped = stamp.verify(signed) is not None
+        self._prism_names = not self.skip_special_tokens and not self._prism_stamped
 
     return __init__
 

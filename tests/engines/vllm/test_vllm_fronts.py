@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 from vllm_texts import STEERED, UNSAYABLE, says
 
+from prism.steer import stamp
+
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 
@@ -76,6 +78,14 @@ def detokenizer(gemma, vllm_policy, monkeypatch):
     fronts._phrases.cache_clear()
 
 
+@pytest.fixture
+def stamped(monkeypatch):
+    """Extra arguments of a request that came by the text layer, and of one that says it did."""
+    monkeypatch.setenv(stamp.KEY_ENV, "a key")
+    signed = stamp.sign(stamp.Stamp("0" * 64))
+    return {"stamped": {stamp.FIELD: signed}, "forged": {stamp.FIELD: signed + "0"}, "bare": None}
+
+
 def handed_out(detokenizer, gemma, text, delta):
     """Feed ``text`` token by token; return what a client has seen after each."""
     seen, out = [], ""
@@ -104,6 +114,13 @@ def test_nothing_is_handed_out_that_ends_in_a_phrase(detokenizer, gemma, delta, 
     assert bool(phrases) != hooked
 
 
+@pytest.mark.parametrize("how", ["stamped", "forged", "bare"])
+def test_where_a_text_layer_reads_it_vllm_hands_it_out(detokenizer, gemma, stamped, how):
+    made = detokenizer(stop=["s,"], extra_args=stamped[how])
+    seen = handed_out(made, gemma, f"the {STEERED}s!", False)
+    assert any(part.endswith(STEERED) for part in seen[:-1]) == (how == "stamped")
+
+
 @pytest.mark.parametrize("hooked", [True, False])
 @pytest.mark.parametrize("end", ["\ufffd", "<0xFF>", "<0xFF><0x41>", "<0xD0>"])
 def test_a_prompt_is_never_printed(detokenizer, gemma, hooked, end):
@@ -119,9 +136,9 @@ def test_a_prompt_is_never_printed(detokenizer, gemma, hooked, end):
 
 
 @pytest.mark.parametrize("skip", [True, False])
-@pytest.mark.parametrize("stamped", [True, False])
+@pytest.mark.parametrize("how", ["stamped", "forged", "bare"])
 def test_the_names_of_control_tokens_are_judged_where_they_are_printed(
-    detokenizer, gemma, tmp_path, monkeypatch, skip, stamped
+    detokenizer, gemma, tmp_path, monkeypatch, stamped, skip, how
 ):
     from vllm_prism import fronts
 
@@ -131,13 +148,12 @@ def test_the_names_of_control_tokens_are_judged_where_they_are_printed(
         "    stages: [output]\n    phrases: ['velvet mask']\n    action: steer\n"
     )
     monkeypatch.setenv("PRISM_POLICY", str(path))
-    args = {"prism_stamp": "signed"} if stamped else None
-    made = detokenizer(skip_special_tokens=skip, extra_args=args)
+    made = detokenizer(skip_special_tokens=skip, extra_args=stamped[how])
     update = fronts.judge_names(type(made).update)
     ids = gemma.encode("a velvet", add_special_tokens=False)
     ids += [gemma.get_vocab()["<mask>"], *gemma.encode(" of", add_special_tokens=False)]
     stops = [update(made, [token], False) for token in ids]
-    if skip or stamped:
+    if skip or how == "stamped":
         assert set(stops) == {None}
         assert made.output_text == ("a velvet of" if skip else "a velvet<mask> of")
     else:
